@@ -1,0 +1,360 @@
+//! Runs a plan: builds the topic, starts what supplies it and what serves it, and ends them in order.
+
+use crate::{
+    cli::StageArg,
+    id::{Epoch, Since},
+    log::{Log, Numbering},
+    matcher::{Match, MatchStage},
+    net::Dialer,
+    plan::{Plan, Producer, ServePlan},
+    proto::{listen, print, shard::Shards},
+    site::Site,
+    source::{
+        cursor::CursorFile,
+        exec,
+        feed::{Feed, Marks},
+        lines, random,
+        upstream::{self, Outcome, Upstream},
+    },
+    stage::{
+        jq::{Keep, Map, Program},
+        prefix::Prefix,
+    },
+    tls,
+    topic::{Policy, Stage, Topic},
+    units::now_ms,
+};
+use std::{fmt, fs, io, path::Path, sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
+use tracing::{error, info};
+
+/// Why a run ended, as `main` turns it into an exit code.
+#[derive(Debug, PartialEq)]
+pub enum Exit {
+    /// All done.
+    Done,
+    /// Something failed; it was said.
+    Failed,
+    /// The upstream cannot be reached.
+    Unreachable,
+    /// The upstream's answer was no stream.
+    NoStream,
+    /// The upstream refused us.
+    Refused,
+    /// `--timeout`.
+    TimedOut,
+    /// The shutdown was asked for.
+    Asked,
+}
+
+/// A failure at start: what was attempted on what.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        StartError(error.to_string())
+    }
+}
+
+/// Runs until there is nothing more to do, or `shutdown` turns true.
+///
+/// # Errors
+/// What could not be started.
+pub async fn run(plan: Plan, shutdown: watch::Receiver<bool>) -> Result<Exit, StartError> {
+    let instance = format!("{:016x}", rand::random::<u64>());
+    let threads = if plan.serve.is_some() { std::thread::available_parallelism().map_or(1, usize::from) } else { 0 };
+    let shards = Shards::start(threads, &plan.tuning)?;
+    let site = Arc::new(Site::new(plan.rules.clone(), shards, instance));
+    let topic = Arc::new(build_topic(&plan)?);
+    site.add(topic.clone());
+
+    let (stop, stopped) = watch::channel(false);
+    if let Some(serve) = &plan.serve {
+        listen_on(&site, serve, &stopped).await?;
+    }
+    let mut running = Running { plan: &plan, site: &site, topic, shutdown };
+    let exit = running.until_end().await?;
+    running.drain(&stop, &exit).await;
+    Ok(exit)
+}
+
+fn build_topic(plan: &Plan) -> Result<Topic, StartError> {
+    let stages = plan.stages.iter().map(build_stage).collect::<Result<Vec<_>, _>>().map_err(StartError)?;
+    // LINKS 2: exactly one upstream, no other input, and stages that leave a mark on ids only.
+    let keeps = plan.consume.len() == 1 && plan.produce.is_none() && !plan.rules.accept_publish;
+    let numbering = if keeps { Numbering::Keep } else { Numbering::Own(Epoch::new(now_ms(), rand::random())) };
+    let path = plan.serve.as_ref().map_or("/events", |serve| &serve.path);
+    let policy = plan.policy.clone().unwrap_or(Policy::Disconnect);
+    let topic = Topic::new(path.to_owned(), Log::new(numbering, plan.window), stages, policy.clone());
+    // Standard output is a reader that is never skipped: the pressure goes upstream.
+    if policy == Policy::Block || plan.print.is_some() {
+        topic.block(plan.wait_readers.max(1), plan.pin_grace);
+    }
+    Ok(topic)
+}
+
+fn build_stage(stage: &StageArg) -> Result<Box<dyn Stage>, String> {
+    Ok(match stage {
+        StageArg::Match(text) => Box::new(MatchStage(Match::parse(text)?)),
+        StageArg::Filter(text) => Box::new(Keep::new(Program::compile(text)?)),
+        StageArg::Map(text) => Box::new(Map::new(Program::compile(text)?)),
+        StageArg::HopPrefix => Box::new(Prefix::new()),
+    })
+}
+
+async fn listen_on(site: &Arc<Site>, serve: &ServePlan, stopped: &watch::Receiver<bool>) -> Result<(), StartError> {
+    let listeners = listen::bind(&serve.host, serve.port).await?;
+    let port = listeners.first().map_or(Ok(serve.port), |first| first.local_addr().map(|address| address.port()))?;
+    let host = if serve.host.is_empty() { "localhost" } else { &serve.host };
+    let url = format!("http://{host}:{port}{}", serve.path);
+    for listener in listeners {
+        tokio::spawn(listen::run(site.clone(), listener, stopped.clone()));
+    }
+    info!(%url, "serving");
+    if let Some(file) = &serve.ready_file {
+        write_whole(file, &format!("{url}\n"))?;
+    }
+    Ok(())
+}
+
+/// By rename: who waits for the file finds it whole.
+fn write_whole(path: &Path, text: &str) -> Result<(), StartError> {
+    let temporary = path.with_extension("tmp");
+    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|error| StartError(format!("write {}: {error}", path.display())))
+}
+
+struct Running<'a> {
+    plan: &'a Plan,
+    site: &'a Arc<Site>,
+    topic: Arc<Topic>,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl Running<'_> {
+    async fn until_end(&mut self) -> Result<Exit, StartError> {
+        let cursor_file = self.plan.consuming.cursor_file.clone().map(CursorFile::new);
+        let remembered = match cursor_file.as_ref().map(CursorFile::read).transpose()?.flatten() {
+            Some(text) => {
+                Some(Since::parse(&text).map_err(|why| StartError(format!("read the cursor file: `{text}`: {why}")))?)
+            }
+            None => None,
+        };
+        let mut upstreams = self.start_upstreams(remembered)?;
+        let mut producer = self.start_producer();
+        let mut printer =
+            self.plan.print.clone().map(|print| tokio::spawn(print::run(self.topic.clone(), print, cursor_file)));
+        let deadline = self.plan.timeout.unwrap_or(Duration::MAX);
+        let mut shutdown = self.shutdown.clone();
+        let timed_out = tokio::time::sleep(deadline);
+        tokio::pin!(timed_out);
+        loop {
+            tokio::select! {
+                _ = shutdown.wait_for(|asked| *asked) => return Ok(Exit::Asked),
+                () = &mut timed_out => return Ok(Exit::TimedOut),
+                ended = finished(&mut printer) => return Ok(printed(&ended)),
+                Some(ended) = upstreams.join_next() => {
+                    if let Some(exit) = self.upstream_ended(ended.unwrap_or(Outcome::Ended), upstreams.is_empty()) {
+                        return Ok(exit);
+                    }
+                }
+                ended = finished(&mut producer) => {
+                    producer = None;
+                    match self.input_ended(&ended) {
+                        None => {}
+                        // The printer ends at the end of the log, by itself.
+                        Some(Exit::Done) if printer.is_some() => {}
+                        Some(exit) => return Ok(exit),
+                    }
+                }
+            }
+        }
+    }
+
+    fn start_upstreams(&self, remembered: Option<Since>) -> Result<JoinSet<Outcome>, StartError> {
+        let (plan, mut tasks) = (self.plan, JoinSet::new());
+        let dialer =
+            Dialer { tls: tls::client_config(plan.consuming.ca.as_deref())?, timeout: plan.rules.handshake_timeout };
+        let marks = Marks::default();
+        let keeps = plan.consume.len() == 1 && plan.produce.is_none() && !plan.rules.accept_publish;
+        let mut first_connections = Vec::new();
+        for url in &plan.consume {
+            let upstream = Upstream {
+                url: url.clone(),
+                headers: plan.consuming.headers.clone(),
+                dialer: dialer.clone(),
+                instance: self.site.instance.clone(),
+                max_message: plan.rules.max_message,
+                idle_timeout: plan.consuming.idle_timeout,
+                retries: plan.consuming.retries,
+                retry_max: plan.consuming.retry_max,
+                echo: plan.consuming.echo,
+                terminal: plan.serve.is_none(),
+                adopt_block: plan.policy.is_none().then_some((plan.wait_readers.max(1), plan.pin_grace)),
+            };
+            // A keeper that serves mirrors its upstream's window (LINKS 8, 27); a consumer begins where it was told.
+            let mirror = (keeps && plan.serve.is_some()).then_some(Since::Oldest);
+            let start = if mirror.is_some() {
+                plan.consuming.since.clone().or(mirror)
+            } else {
+                remembered.clone().or(plan.consuming.since.clone())
+            };
+            let feed = Feed::new(self.topic.clone(), keeps, marks.clone(), start);
+            let (connected, first) = watch::channel(false);
+            first_connections.push(first);
+            tasks.spawn(upstream::run(upstream, feed, connected));
+        }
+        let site = self.site.clone();
+        tokio::spawn(async move {
+            for mut first in first_connections {
+                let _ = first.wait_for(|connected| *connected).await;
+            }
+            site.set_ready(true);
+        });
+        Ok(tasks)
+    }
+
+    fn start_producer(&self) -> Option<JoinHandle<io::Result<KeepOpen>>> {
+        let (topic, max) = (self.topic.clone(), self.plan.rules.max_message);
+        let address = self.plan.serve.as_ref().map_or_else(|| "localhost:8080".into(), |serve| serve.address.clone());
+        let producer = self.plan.produce.clone()?;
+        Some(tokio::spawn(async move {
+            match producer {
+                Producer::Random => {
+                    random::run(topic, address).await;
+                    Ok(true)
+                }
+                Producer::Stdin(framing, keep_open) => {
+                    lines::run(&topic, tokio::io::stdin(), framing, max).await?;
+                    Ok(keep_open)
+                }
+                Producer::File(path, framing, keep_open) => {
+                    let open = tokio::fs::File::open(&path).await;
+                    let file = open.map_err(|e| io::Error::new(e.kind(), format!("open {}: {e}", path.display())))?;
+                    lines::run(&topic, file, framing, max).await?;
+                    Ok(keep_open)
+                }
+                Producer::Exec(command, framing, keep_open) => {
+                    exec::run(&topic, &command, framing, max).await?;
+                    Ok(keep_open)
+                }
+            }
+        }))
+    }
+
+    /// EOF: readers get all of it, then a normal close.
+    fn input_ended(&self, ended: &io::Result<KeepOpen>) -> Option<Exit> {
+        match ended {
+            Ok(true) => None,
+            Ok(false) => {
+                self.topic.log.finish();
+                Some(Exit::Done)
+            }
+            Err(failure) => {
+                error!("{failure}");
+                self.topic.log.finish();
+                Some(Exit::Failed)
+            }
+        }
+    }
+
+    fn upstream_ended(&self, ended: Outcome, last: bool) -> Option<Exit> {
+        match ended {
+            Outcome::Ended => {
+                if last {
+                    self.topic.log.finish();
+                }
+                None
+            }
+            Outcome::Unreachable(reason) => {
+                error!(%reason, "gave up on the upstream");
+                Some(Exit::Unreachable)
+            }
+            Outcome::NoStream(reason) => {
+                error!(%reason, "the upstream serves no stream");
+                Some(Exit::NoStream)
+            }
+            Outcome::Refused(reason) => {
+                error!(%reason, "the upstream refuses us");
+                Some(Exit::Refused)
+            }
+        }
+    }
+
+    /// No new connections; the readers get what is there and a goodbye.
+    async fn drain(&self, stop: &watch::Sender<bool>, exit: &Exit) {
+        self.site.set_ready(false);
+        if self.plan.serve.is_none() {
+            return;
+        }
+        let log = &self.topic.log;
+        if *exit == Exit::Done && log.is_blocking() {
+            self.wait_for_pins().await;
+        }
+        stop.send_replace(true);
+        if *exit == Exit::Done {
+            let _ = timeout(self.plan.drain_timeout, self.readers_gone()).await;
+        }
+        if self.site.shards.readers() > 0 {
+            self.site.shards.drain(self.plan.drain_spread);
+            let _ = timeout(self.plan.drain_spread + self.plan.drain_timeout, self.readers_gone()).await;
+        }
+    }
+
+    /// LINKS 21: at EOF the origin waits until every pinned reader has everything; for ever, as a pipe does.
+    async fn wait_for_pins(&self) {
+        let mut acks = self.topic.log.watch_acks();
+        let mut shutdown = self.shutdown.clone();
+        let drained = async {
+            while !self.topic.log.is_drained() {
+                let _ = timeout(Duration::from_secs(1), acks.changed()).await;
+                self.topic.log.expire_pins(std::time::Instant::now());
+            }
+        };
+        tokio::select! {
+            () = drained => {}
+            _ = shutdown.wait_for(|asked| *asked) => {}
+        }
+    }
+
+    async fn readers_gone(&self) {
+        while self.site.shards.readers() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Whether to go on serving.
+type KeepOpen = bool;
+
+fn printed(ended: &print::Ended) -> Exit {
+    match ended {
+        print::Ended::Done => Exit::Done,
+        print::Ended::Failed(error) => {
+            error!(%error, "write to standard output");
+            Exit::Failed
+        }
+    }
+}
+
+/// The task's result, once; never without a task.
+async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> T {
+    match task {
+        Some(handle) => match handle.await {
+            Ok(result) => result,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        },
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,37 @@
+//! Event streaming without a broker: *an event URL is a topic*.
+//!
+//! A topic is a bounded log of events with stages in front. Sources publish into it, cursors read from it, and
+//! everything else is edges. Instances chain because the reader of one topic is the source of the next.
+//!
+//! The modules in reading order; each may use those before it, never the other way round (`tests/layers.rs`):
+//!
+//! | layer | modules |
+//! |---|---|
+//! | words | [`id`] positions · [`units`] durations and sizes |
+//! | core: no sockets, no flags, no protocol names | [`event`] events, batches · [`pins`] who may hold whom · [`log`] the window · [`topic`] stages + log · [`matcher`] field equality |
+//! | edges | [`link`] what instances say to each other · [`net`], [`tls`] connections · [`stage`] · [`source`] what supplies a topic · [`proto`] how readers are served · [`site`] what a process serves |
+//! | meaning | [`cli`] what was typed · [`plan`] what was meant |
+//! | run | [`app`] |
+//!
+//! Invariants: only the log gives positions; an entry never changes after append, its encodings only fill; a stage
+//! never waits; a publisher never waits for a reader unless the cursor is pinned; nothing is encoded twice for two
+//! readers of one wire; what a reader costs in memory does not depend on the event rate; a remote peer cannot create a
+//! topic; bad input ends that connection only.
+
+pub mod app;
+pub mod cli;
+pub mod event;
+pub mod id;
+pub mod link;
+pub mod log;
+pub mod matcher;
+pub mod net;
+pub mod pins;
+pub mod plan;
+pub mod proto;
+pub mod site;
+pub mod source;
+pub mod stage;
+pub mod tls;
+pub mod topic;
+pub mod units;

@@ -1,0 +1,95 @@
+//! Names to addresses, addresses to connections.
+
+use crate::tls;
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use url::Url;
+
+/// Resolves a host. `localhost` is `::1` and `127.0.0.1` by definition (RFC 6761 §6.3): an empty root has no
+/// `/etc/hosts` to say so.
+///
+/// # Errors
+/// What was looked up and why that failed.
+pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    if host.is_empty() {
+        return Ok(vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()]);
+    }
+    if host == "localhost" || host.ends_with(".localhost") {
+        return Ok(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]);
+    }
+    let look_up = tokio::net::lookup_host((host, port)).await;
+    let found: Vec<_> = look_up.map_err(|e| io::Error::new(e.kind(), format!("resolve {host}: {e}")))?.collect();
+    if found.is_empty() {
+        Err(io::Error::new(io::ErrorKind::NotFound, format!("resolve {host}: no address")))
+    } else {
+        Ok(found)
+    }
+}
+
+/// A byte stream to an upstream, plain or TLS.
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+/// How upstreams are reached.
+#[derive(Clone)]
+pub struct Dialer {
+    /// Who is trusted.
+    pub tls: Arc<rustls::ClientConfig>,
+    /// For connecting and shaking hands.
+    pub timeout: Duration,
+}
+
+impl Dialer {
+    /// Connects to the URL's host, with TLS for `wss` and `https`; the first address that answers wins.
+    ///
+    /// # Errors
+    /// What was attempted on what.
+    pub async fn dial(&self, url: &Url) -> io::Result<Box<dyn Io>> {
+        let attempt = async {
+            let host = url.host_str().unwrap_or("localhost");
+            let stream = self.dial_any(host, url.port_or_known_default().unwrap_or(80)).await?;
+            stream.set_nodelay(true)?;
+            socket2::SockRef::from(&stream).set_keepalive(true)?;
+            if matches!(url.scheme(), "wss" | "https") {
+                return Ok(Box::new(tls::connect(&self.tls, host, stream).await?) as Box<dyn Io>);
+            }
+            Ok(Box::new(stream) as Box<dyn Io>)
+        };
+        tokio::time::timeout(self.timeout, attempt).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn dial_any(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let mut failure = io::Error::from(io::ErrorKind::NotFound);
+        for address in resolve(host, port).await? {
+            match TcpStream::connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+}
+
+/// The URL as it may be logged: without credentials and query, which may hold tokens.
+pub fn redacted(url: &Url) -> String {
+    let mut url = url.clone();
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    if url.query().is_some() {
+        url.set_query(Some("…"));
+    }
+    url.to_string().replace("%E2%80%A6", "…")
+}

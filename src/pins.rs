@@ -1,0 +1,161 @@
+//! Who may hold whom under `block` (LINKS 19-21): the cursors below which nothing is evicted.
+//!
+//! Offsets only: this file knows neither events nor connections, and time is a parameter.
+
+use std::time::{Duration, Instant};
+
+/// Names one reader's pin for the life of the log.
+pub type PinId = u64;
+
+#[derive(Debug)]
+struct Pin {
+    id: PinId,
+    /// Everything below was acknowledged.
+    at: u64,
+    /// What the reader calls itself, so that it finds its pin again.
+    owner: Option<String>,
+    /// When it disconnected.
+    left: Option<Instant>,
+}
+
+/// The pins of one log.
+#[derive(Debug)]
+pub struct Pins {
+    /// How long a departed reader's pin stays.
+    grace: Duration,
+    /// Readers that must still come before the virtual pin goes (LINKS 20).
+    awaited: usize,
+    /// Where the virtual pin stands.
+    first: u64,
+    held: Vec<Pin>,
+    next: PinId,
+}
+
+impl Pins {
+    /// A virtual pin at `first` until `awaited` readers have come.
+    pub fn new(first: u64, awaited: usize, grace: Duration) -> Self {
+        Pins { grace, awaited, first, held: Vec::new(), next: 1 }
+    }
+
+    /// The lowest pin: nothing from here on may be evicted.
+    pub fn low(&self) -> Option<u64> {
+        let first = (self.awaited > 0).then_some(self.first);
+        self.held.iter().map(|pin| pin.at).chain(first).min()
+    }
+
+    /// The lowest acknowledged offset of real readers: what upstream may be told (LINKS 10, `k`).
+    pub fn acknowledged(&self) -> Option<u64> {
+        self.held.iter().map(|pin| pin.at).min().filter(|_| self.awaited == 0)
+    }
+
+    /// Whether the first readers are still to come.
+    pub fn awaiting(&self) -> bool {
+        self.awaited > 0
+    }
+
+    /// Readers connected now.
+    pub fn present(&self) -> usize {
+        self.held.iter().filter(|pin| pin.left.is_none()).count()
+    }
+
+    /// A reader begins at `at`. It takes over the pin that it left behind: its own by name, else, for a reader without
+    /// a name, the highest one that was left at or below its start.
+    pub fn join(&mut self, at: u64, owner: Option<String>) -> PinId {
+        let id = self.next;
+        self.next += 1;
+        self.awaited = self.awaited.saturating_sub(1);
+        let orphan = |pin: &&Pin| pin.left.is_some() && pin.at <= at && pin.owner == owner;
+        if let Some(old) = self.held.iter().filter(orphan).max_by_key(|pin| pin.at).map(|pin| pin.id) {
+            self.release(old);
+        }
+        self.held.push(Pin { id, at, owner, left: None });
+        id
+    }
+
+    /// Everything below `at` was received; never moves back. Says whether the pin moved.
+    pub fn ack(&mut self, id: PinId, at: u64) -> bool {
+        match self.held.iter_mut().find(|pin| pin.id == id) {
+            Some(pin) if at > pin.at => {
+                pin.at = at;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Where a reader's pin stands.
+    pub fn at(&self, id: PinId) -> Option<u64> {
+        self.held.iter().find(|pin| pin.id == id).map(|pin| pin.at)
+    }
+
+    /// The reader disconnected: its pin stays for the grace time (LINKS 21).
+    pub fn leave(&mut self, id: PinId, now: Instant) {
+        if let Some(pin) = self.held.iter_mut().find(|pin| pin.id == id) {
+            pin.left = Some(now);
+        }
+    }
+
+    /// The reader is done: it needs nothing more.
+    pub fn release(&mut self, id: PinId) {
+        self.held.retain(|pin| pin.id != id);
+    }
+
+    /// Drops the pins of readers that stayed away too long; says how many.
+    pub fn expire(&mut self, now: Instant) -> usize {
+        let before = self.held.len();
+        let grace = self.grace;
+        self.held.retain(|pin| pin.left.is_none_or(|left| now.duration_since(left) < grace));
+        before - self.held.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn links_20_the_virtual_pin_holds_until_the_awaited_readers_came() {
+        let mut pins = Pins::new(5, 2, GRACE);
+        assert_eq!(pins.low(), Some(5));
+        let a = pins.join(5, None);
+        pins.ack(a, 9);
+        assert_eq!((pins.low(), pins.acknowledged()), (Some(5), None));
+        pins.join(7, None);
+        assert_eq!((pins.low(), pins.acknowledged()), (Some(7), Some(7)));
+    }
+
+    #[test]
+    fn links_21_a_departed_pin_stays_for_the_grace_and_is_taken_over_on_return() {
+        let start = Instant::now();
+        let mut pins = Pins::new(0, 1, GRACE);
+        let a = pins.join(0, Some("a".into()));
+        pins.ack(a, 10);
+        pins.leave(a, start);
+        assert_eq!(pins.expire(start + GRACE / 2), 0);
+        assert_eq!(pins.low(), Some(10));
+        let again = pins.join(12, Some("a".into()));
+        assert_eq!(pins.low(), Some(12), "its old pin went");
+        pins.leave(again, start);
+        assert_eq!(pins.expire(start + GRACE), 1);
+        assert_eq!(pins.low(), None);
+    }
+
+    #[test]
+    fn links_13_acknowledgements_never_move_back() {
+        let mut pins = Pins::new(0, 1, GRACE);
+        let a = pins.join(3, None);
+        assert!(pins.ack(a, 8) && !pins.ack(a, 6) && !pins.ack(99, 20));
+        assert_eq!(pins.low(), Some(8));
+    }
+
+    #[test]
+    fn a_stranger_does_not_take_over_a_named_pin() {
+        let mut pins = Pins::new(0, 1, GRACE);
+        let a = pins.join(0, Some("a".into()));
+        pins.leave(a, Instant::now());
+        pins.join(4, Some("b".into()));
+        assert_eq!(pins.low(), Some(0));
+    }
+}

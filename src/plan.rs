@@ -1,0 +1,514 @@
+//! What was meant: roles, derived defaults, and every refusal. Pure, so that a table tests it.
+
+use crate::{
+    cli::{Args, LogFormat, StageArg},
+    id::Since,
+    log::Limits,
+    matcher::Match,
+    net::redacted,
+    proto::{print::Print, shard::Tuning},
+    site::Rules,
+    source::lines::Framing,
+    stage::jq::Program,
+    topic::Policy,
+};
+use std::{fmt, path::PathBuf, time::Duration};
+use url::Url;
+
+/// Where the original program listens and what it serves.
+const SERVE_ADDRESS: &str = "localhost:8080";
+const PATH: &str = "/events";
+
+/// What this process is to do.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What is served, if anything.
+    pub serve: Option<ServePlan>,
+    /// What is produced, if anything.
+    pub produce: Option<Producer>,
+    /// What is consumed.
+    pub consume: Vec<Url>,
+    /// How.
+    pub consuming: Consuming,
+    /// In order.
+    pub stages: Vec<StageArg>,
+    /// Events go to standard output.
+    pub print: Option<Print>,
+    /// What the topic retains.
+    pub window: Limits,
+    /// What happens to slow readers, where it was said or follows.
+    pub policy: Option<Policy>,
+    /// `block`: readers to await, how long to keep a departed one's place.
+    pub wait_readers: usize,
+    /// See above.
+    pub pin_grace: Duration,
+    /// What holds for readers.
+    pub tuning: Tuning,
+    /// What listeners allow.
+    pub rules: Rules,
+    /// Spread of a drain's goodbyes, and its deadline.
+    pub drain_spread: Duration,
+    /// See above.
+    pub drain_timeout: Duration,
+    /// End after this time.
+    pub timeout: Option<Duration>,
+}
+
+/// What is served where.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServePlan {
+    /// As typed: dummy events say it.
+    pub address: String,
+    /// The host part.
+    pub host: String,
+    /// 0 is any free one.
+    pub port: u16,
+    /// With a leading slash.
+    pub path: String,
+    /// Gets one listener URL per line.
+    pub ready_file: Option<PathBuf>,
+}
+
+/// What is produced.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Producer {
+    /// Dummy events.
+    Random,
+    /// Standard input.
+    Stdin(Framing, KeepOpen),
+    /// A file, once.
+    File(PathBuf, Framing, KeepOpen),
+    /// A command's output.
+    Exec(String, Framing, KeepOpen),
+}
+
+/// Whether to go on serving when the input has ended.
+pub type KeepOpen = bool;
+
+/// How upstreams are consumed.
+#[derive(Debug, Clone)]
+pub struct Consuming {
+    /// Where to begin.
+    pub since: Option<Since>,
+    /// Where the position is remembered.
+    pub cursor_file: Option<PathBuf>,
+    /// More certificates to trust.
+    pub ca: Option<PathBuf>,
+    /// More request headers.
+    pub headers: Vec<(String, String)>,
+    /// Failed attempts in a row.
+    pub retries: Option<u32>,
+    /// The longest pause.
+    pub retry_max: Duration,
+    /// Silence.
+    pub idle_timeout: Option<Duration>,
+    /// Send messages back.
+    pub echo: bool,
+}
+
+/// A sentence that says what to type instead.
+#[derive(Debug, PartialEq)]
+pub struct Refusal(pub String);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+type Planned<T> = Result<T, Refusal>;
+
+fn refuse<T>(why: impl Into<String>) -> Planned<T> {
+    Err(Refusal(why.into()))
+}
+
+/// Makes the plan. `open_files` is the process's limit.
+///
+/// # Errors
+/// The first contradiction, as a sentence.
+pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
+    let serve = serving(args)?;
+    let consume = upstreams(args)?;
+    let produce = producing(args, consume.is_empty())?;
+    let print = printing(args, serve.is_some())?;
+    let consuming = consuming(args, &consume)?;
+    check_stages(&args.stages.order)?;
+    let accept_publish = accept_publish(args, &serve, &produce, &consume)?;
+    let policy = policy(args, &produce, accept_publish);
+    let limits = &args.limits;
+    let (max_message, second) = (limits.max_message.unwrap_or(1 << 20), Duration::from_secs(1));
+    let max_connections = limits.max_connections.unwrap_or_else(|| open_files.saturating_sub(64).max(16));
+    Ok(Plan {
+        serve,
+        produce,
+        consume,
+        consuming,
+        stages: args.stages.order.clone(),
+        print,
+        window: Limits {
+            events: args.window.history.max(1),
+            bytes: args.window.history_bytes.unwrap_or(16 << 20) as u64,
+            age: args.window.history_age,
+        },
+        policy,
+        wait_readers: args.window.wait_readers,
+        pin_grace: args.window.pin_grace.unwrap_or(30 * second),
+        tuning: Tuning {
+            ping_interval: limits.ping_interval.unwrap_or(25 * second),
+            keep_alive: limits.keep_alive.unwrap_or(15 * second),
+            backlog: args.window.reader_backlog.map(|bytes| bytes as u64),
+            max_message,
+            block_timeout: args.window.block_timeout,
+        },
+        rules: Rules {
+            accept_publish,
+            allow_origin: args.serve.allow_origin.clone(),
+            max_message,
+            handshake_timeout: limits.handshake_timeout.unwrap_or(10 * second),
+            max_connections,
+        },
+        drain_spread: limits.drain_spread.unwrap_or_default(),
+        drain_timeout: limits.drain_timeout.unwrap_or(10 * second),
+        timeout: args.print.timeout,
+    })
+}
+
+fn serving(args: &Args) -> Planned<Option<ServePlan>> {
+    let serve = &args.serve;
+    let parts = serve.serve_address.is_some() || serve.serve_path.is_some();
+    if serve.serve.is_some() && parts {
+        return refuse(
+            "--serve says in one piece what --serve-address and --serve-path say in two: type one or the other",
+        );
+    }
+    if serve.no_serve == Some(true) {
+        let contradicting = serve.serve.is_some() || parts || serve.ready_file.is_some();
+        return if contradicting {
+            refuse(
+                "--no-serve serves nothing: drop it, or drop --serve, --serve-address, --serve-path and --ready-file",
+            )
+        } else {
+            Ok(None)
+        };
+    }
+    let (address, path) = match &serve.serve {
+        Some(whole) => split_endpoint(whole),
+        None => (serve.serve_address.clone(), serve.serve_path.clone()),
+    };
+    let address = address.unwrap_or_else(|| SERVE_ADDRESS.into());
+    let (host, port) = split_address(&address)?;
+    let path = topic_path(path.as_deref())?;
+    Ok(Some(ServePlan { address, host, port, path, ready_file: serve.ready_file.clone() }))
+}
+
+/// `H:P/path`, or the same behind `ws://` or `http://`.
+fn split_endpoint(text: &str) -> (Option<String>, Option<String>) {
+    let bare = text.split_once("://").map_or(text, |(_, rest)| rest);
+    match bare.split_once('/') {
+        Some((address, path)) => (some(address), some(path)),
+        None => (some(bare), None),
+    }
+}
+
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn split_address(address: &str) -> Planned<(String, u16)> {
+    let wrong = || Refusal(format!("`{address}` is not a host and port: type for instance localhost:8080 or :8080"));
+    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+    if host.contains(':') && !host.starts_with('[') {
+        return refuse(format!("`{address}` is ambiguous: put an IPv6 host in brackets, as in [::1]:8080"));
+    }
+    Ok((host.to_owned(), port.parse().map_err(|_| wrong())?))
+}
+
+/// With a leading slash; the same with or without when typed.
+fn topic_path(path: Option<&str>) -> Planned<String> {
+    let Some(path) = path else { return Ok(PATH.into()) };
+    let path = format!("/{}", path.trim_start_matches('/'));
+    if path.starts_with("/-/") || path == "/-" {
+        return refuse("paths under /-/ are wsevent's own: choose another --serve-path");
+    }
+    if path.contains(['?', '#', ' ']) || path.contains(char::is_control) {
+        return refuse(format!("`{path}` cannot be a topic's path: leave out `?`, `#` and spaces"));
+    }
+    Ok(path)
+}
+
+fn upstreams(args: &Args) -> Planned<Vec<Url>> {
+    let consume = &args.consume;
+    let parts = consume.consume_address.is_some() || consume.consume_path.is_some();
+    if !consume.consume.is_empty() && parts {
+        return refuse(
+            "--consume says in one piece what --consume-address and --consume-path say in two: type one or the other",
+        );
+    }
+    if parts {
+        let address = consume.consume_address.as_deref().unwrap_or(SERVE_ADDRESS);
+        let path = topic_path(consume.consume_path.as_deref())?;
+        return Ok(vec![upstream(&format!("{address}{path}"))?]);
+    }
+    consume.consume.iter().filter(|url| !url.is_empty()).map(|url| upstream(url)).collect()
+}
+
+/// A URL, or `H:P/path` for `ws://H:P/path`; without a path it is `/events`.
+fn upstream(text: &str) -> Planned<Url> {
+    let full = if text.contains("://") { text.to_owned() } else { format!("ws://{text}") };
+    let full = if full.starts_with("ws://:") { full.replacen("ws://:", "ws://localhost:", 1) } else { full };
+    let mut url = Url::parse(&full).map_err(|error| Refusal(format!("`{text}` is not a URL: {error}")))?;
+    match url.scheme() {
+        "ws" | "wss" | "http" | "https" | "sse+http" | "sse+https" | "ndjson+http" | "ndjson+https" => {}
+        other => {
+            return refuse(format!(
+                "cannot consume `{other}`: type ws, wss, http, https, sse+http, sse+https, ndjson+http or ndjson+https"
+            ));
+        }
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return refuse(format!("`{text}` names no host: type for instance ws://localhost:8080/events"));
+    }
+    let rooted = full.splitn(4, '/').nth(3).is_some();
+    if !rooted {
+        url.set_path(PATH);
+    }
+    url.set_fragment(None);
+    Ok(url)
+}
+
+fn producing(args: &Args, nothing_consumed: bool) -> Planned<Option<Producer>> {
+    let produce = &args.produce;
+    let keep_open = produce.keep_open == Some(true);
+    let Some(source) = &produce.produce else {
+        if produce.framing.is_some() || keep_open {
+            return refuse(
+                "--framing and --keep-open are about an input: add --produce -, --produce file:PATH or exec:COMMAND",
+            );
+        }
+        let random = nothing_consumed && produce.no_produce != Some(true);
+        return Ok(random.then_some(Producer::Random));
+    };
+    if produce.no_produce == Some(true) {
+        return refuse("--produce and --no-produce contradict each other: drop one");
+    }
+    let framing = produce.framing.unwrap_or(Framing::Line);
+    match (source.as_str(), source.split_once(':')) {
+        ("-", _) => Ok(Some(Producer::Stdin(framing, keep_open))),
+        (_, Some(("exec", command))) if !command.is_empty() => {
+            Ok(Some(Producer::Exec(command.into(), framing, keep_open)))
+        }
+        (_, Some(("file", path))) if !path.is_empty() => Ok(Some(Producer::File(path.into(), framing, keep_open))),
+        _ => refuse(format!("cannot produce from `{source}`: type -, exec:COMMAND or file:PATH")),
+    }
+}
+
+fn printing(args: &Args, serves: bool) -> Planned<Option<Print>> {
+    let print = &args.print;
+    if serves {
+        let asked = [
+            ("--output", print.output.is_some()),
+            ("--count", print.count.is_some()),
+            ("--until", print.until.is_some()),
+        ];
+        return match asked.iter().find(|(_, asked)| *asked) {
+            Some((option, _)) => refuse(format!("{option} is about printed events: add --no-serve")),
+            None => Ok(None),
+        };
+    }
+    if let Some(program) = &print.until {
+        Program::compile(program).map_err(|error| Refusal(format!("--until {error}")))?;
+    }
+    Ok(Some(Print { output: print.output.unwrap_or_default(), count: print.count, until: print.until.clone() }))
+}
+
+fn consuming(args: &Args, upstreams: &[Url]) -> Planned<Consuming> {
+    let consume = &args.consume;
+    let echo = consume.echo == Some(true);
+    if upstreams.is_empty() {
+        let asked = [
+            ("--cursor-file", consume.cursor_file.is_some()),
+            ("--since", consume.since.is_some()),
+            ("--retries", consume.retries.is_some()),
+            ("--ca", consume.ca.is_some()),
+            ("--header", !consume.header.is_empty()),
+            ("--echo", echo),
+        ];
+        if let Some((option, _)) = asked.iter().find(|(_, asked)| *asked) {
+            return refuse(format!("{option} is about an upstream: add --consume URL"));
+        }
+    }
+    if consume.cursor_file.is_some() && upstreams.len() > 1 {
+        return refuse("--cursor-file remembers one upstream: consume each in an instance of its own");
+    }
+    if echo && upstreams.iter().any(|url| !matches!(url.scheme(), "ws" | "wss")) {
+        return refuse("--echo sends messages back over WebSocket: consume a ws or wss URL");
+    }
+    Ok(Consuming {
+        since: consume.since.clone(),
+        cursor_file: consume.cursor_file.clone(),
+        ca: consume.ca.clone(),
+        headers: consume.header.iter().map(|header| split_header(header)).collect::<Planned<_>>()?,
+        retries: consume.retries,
+        retry_max: consume.retry_max.unwrap_or(Duration::from_secs(5)),
+        idle_timeout: consume.idle_timeout.filter(|idle| !idle.is_zero()),
+        echo,
+    })
+}
+
+fn split_header(header: &str) -> Planned<(String, String)> {
+    match header.split_once(':') {
+        Some((name, value)) if !name.is_empty() && !header.contains(['\r', '\n']) => {
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => refuse("a header is typed as -H 'Name: value'"),
+    }
+}
+
+fn check_stages(stages: &[StageArg]) -> Planned<()> {
+    for stage in stages {
+        let checked = match stage {
+            StageArg::Match(text) => Match::parse(text).map(drop).map_err(|error| format!("--match {error}")),
+            StageArg::Filter(text) => Program::compile(text).map(drop).map_err(|error| format!("--filter {error}")),
+            StageArg::Map(text) => Program::compile(text).map(drop).map_err(|error| format!("--map {error}")),
+            StageArg::HopPrefix => Ok(()),
+        };
+        checked.map_err(Refusal)?;
+    }
+    Ok(())
+}
+
+/// A hub (nothing produced, nothing consumed) lives from what peers publish.
+fn accept_publish(
+    args: &Args,
+    serve: &Option<ServePlan>,
+    produce: &Option<Producer>,
+    consume: &[Url],
+) -> Planned<bool> {
+    let idle = produce.is_none() && consume.is_empty();
+    match (args.serve.accept_publish, serve) {
+        (_, None) if idle => refuse("nothing to do: add --consume URL or --produce -, or drop --no-serve"),
+        (Some(true), None) => refuse("--accept-publish needs a server: drop --no-serve"),
+        (_, None) => Ok(false),
+        (Some(false), _) if idle => {
+            refuse("nothing would ever be published: add --consume, --produce, or --accept-publish")
+        }
+        (said, _) => Ok(said.unwrap_or(idle)),
+    }
+}
+
+/// `block` is right for `cat file | wsevent`, never where peers may publish (LINKS 23).
+fn policy(args: &Args, produce: &Option<Producer>, accept_publish: bool) -> Option<Policy> {
+    let input = matches!(produce, Some(Producer::Stdin(..) | Producer::File(..)));
+    args.window.slow_reader.clone().or_else(|| (input && !accept_publish).then_some(Policy::Block))
+}
+
+/// What the log's level and form are to be.
+pub fn logging(args: &Args) -> (tracing::Level, LogFormat) {
+    let level = match (args.process.quiet == Some(true), args.process.verbose) {
+        (true, _) => tracing::Level::ERROR,
+        (false, 0) => tracing::Level::INFO,
+        (false, 1) => tracing::Level::DEBUG,
+        (false, _) => tracing::Level::TRACE,
+    };
+    (level, args.process.log_format.unwrap_or_default())
+}
+
+impl fmt::Display for Plan {
+    /// What `--check` prints.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for url in &self.consume {
+            writeln!(f, "consume  {}", redacted(url))?;
+        }
+        match &self.produce {
+            None => {}
+            Some(Producer::Random) => writeln!(f, "produce  dummy events")?,
+            Some(Producer::Stdin(framing, _)) => writeln!(f, "produce  standard input, {framing:?}")?,
+            Some(Producer::File(path, framing, _)) => writeln!(f, "produce  {}, {framing:?}", path.display())?,
+            Some(Producer::Exec(command, framing, _)) => writeln!(f, "produce  `{command}`, {framing:?}")?,
+        }
+        for stage in &self.stages {
+            writeln!(f, "stage    {stage:?}")?;
+        }
+        match &self.serve {
+            Some(serve) => writeln!(f, "serve    ws://{}{}", serve.address, serve.path)?,
+            None => writeln!(f, "print    {:?}", self.print.as_ref().map(|print| print.output).unwrap_or_default())?,
+        }
+        if self.rules.accept_publish {
+            writeln!(f, "publish  by POST and WebSocket message")?;
+        }
+        let policy = self.policy.as_ref().map_or_else(|| "the upstream's, else disconnect".into(), ToString::to_string);
+        writeln!(f, "window   {} events, {} bytes", self.window.events, self.window.bytes)?;
+        writeln!(f, "slow     {policy}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meant(line: &str) -> Planned<Plan> {
+        let words = std::iter::once("wsevent").chain(line.split(' ').filter(|word| !word.is_empty()));
+        plan(&crate::cli::parse(words.map(Into::into)).expect(line), 1024)
+    }
+
+    #[test]
+    fn roles_follow_from_the_options() {
+        type Check = fn(&Plan) -> bool;
+        let table: [(&str, Check); 14] = [
+            ("", |p| p.produce == Some(Producer::Random) && !p.rules.accept_publish),
+            ("", |p| p.serve.as_ref().is_some_and(|s| s.address == "localhost:8080" && s.path == "/events")),
+            ("-serve-address localhost:8081", |p| p.serve.as_ref().is_some_and(|s| s.port == 8081)),
+            ("--serve :9090/a/b", |p| p.serve.as_ref().is_some_and(|s| s.host.is_empty() && s.path == "/a/b")),
+            ("--serve ws://h:1/x", |p| {
+                p.serve.as_ref().is_some_and(|s| s.host == "h" && s.port == 1 && s.path == "/x")
+            }),
+            ("-consume-path events -consume-address localhost:8080 -no-produce", |p| {
+                p.consume[0].as_str() == "ws://localhost:8080/events" && p.produce.is_none()
+            }),
+            ("--consume localhost:8080", |p| p.consume[0].as_str() == "ws://localhost:8080/events"),
+            ("--consume localhost:8080/", |p| p.consume[0].as_str() == "ws://localhost:8080/"),
+            ("--consume http://h/x?y=1", |p| p.consume[0].as_str() == "http://h/x?y=1"),
+            ("--no-produce", |p| p.produce.is_none() && p.rules.accept_publish),
+            ("--produce -", |p| p.policy == Some(Policy::Block)),
+            ("--produce - --accept-publish", |p| p.policy.is_none()),
+            ("--produce exec:date", |p| p.policy.is_none()),
+            ("--produce - --no-serve --map .a", |p| p.serve.is_none() && p.print.is_some()),
+        ];
+        for (line, check) in table {
+            let plan = meant(line).unwrap_or_else(|refusal| panic!("{line}: {refusal}"));
+            assert!(check(&plan), "{line}: {plan:?}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused_with_what_to_type_instead() {
+        let table = [
+            ("--cursor-file c", "--consume"),
+            ("--consume ws://a/b --consume-path x", "--consume-path"),
+            ("--serve :1 --serve-path x", "--serve-path"),
+            ("--no-serve --serve :1", "--no-serve"),
+            ("--no-serve --no-produce", "--consume"),
+            ("--produce - --no-produce", "drop one"),
+            ("--framing nul", "--produce"),
+            ("--count 3", "--no-serve"),
+            ("--since now", "--consume"),
+            ("--consume ftp://a/b", "wss"),
+            ("--consume ws://", "`ws://`"),
+            ("--serve 8080", "localhost:8080"),
+            ("--serve ::1:80", "brackets"),
+            ("--serve :1/-/x", "/-/"),
+            ("--produce tcp:1", "exec:COMMAND"),
+            ("--filter .a|", "--filter"),
+            ("--match []", "--match"),
+            ("--no-serve --until .a|", "--until"),
+            ("--consume a/b --consume a/c --cursor-file f", "--cursor-file"),
+            ("--consume a/b -H nonsense", "Name: value"),
+            ("--consume http://a/b --echo", "ws"),
+            ("--no-produce --accept-publish=false", "--accept-publish"),
+        ];
+        for (line, hint) in table {
+            let refusal = meant(line).err().unwrap_or_else(|| panic!("not refused: {line}"));
+            assert!(refusal.0.contains(hint), "{line}: {refusal}");
+        }
+    }
+}

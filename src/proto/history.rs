@@ -1,0 +1,177 @@
+//! A plain GET: the retained events as one JSON array, and the long poll.
+
+use super::{
+    json,
+    subscribe::{self, Refusal, query_pairs},
+};
+use crate::{
+    event::Event,
+    id::{Id, Since},
+    log::{Entry, Gap, Item, Start},
+    site::Site,
+    topic::Topic,
+    units::{self, now_ms},
+};
+use bytes::{BufMut, BytesMut};
+use hyper::{
+    HeaderMap, StatusCode,
+    header::{HeaderName, HeaderValue},
+    http::request::Parts,
+};
+use std::{collections::VecDeque, time::Duration};
+
+/// Events per page, unless asked otherwise.
+const DEFAULT_LIMIT: usize = 100;
+/// How long a long poll waits, unless asked otherwise, and at most.
+const DEFAULT_WAIT: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(600);
+
+struct Ask {
+    since: Option<Since>,
+    /// A page that starts by id is oldest-first, any other newest (LINKS 9).
+    forward: bool,
+    limit: usize,
+    poll: bool,
+    wait: Duration,
+}
+
+/// The answer: a JSON array and the headers that carry positions.
+pub struct Page {
+    /// `[…]`.
+    pub body: BytesMut,
+    /// `Wsevent-Position`, `Wsevent-Oldest`, `Wsevent-More`, `Wsevent-Gap`.
+    pub headers: HeaderMap,
+}
+
+/// Reads a page.
+///
+/// # Errors
+/// 404 for an unknown topic, 400 with the name of a parameter that cannot be read.
+pub async fn page(site: &Site, parts: &Parts) -> Result<Page, Refusal> {
+    let topic = subscribe::find_topic(site, parts)?;
+    subscribe::check_origin(&site.rules, &parts.headers)?;
+    let ask = read_ask(parts)?;
+    let mut page = collect(&topic, &ask);
+    if ask.poll && page.is_empty() {
+        wait(&topic, &ask).await;
+        page = collect(&topic, &ask);
+    }
+    let mut rendered = page.render(&topic);
+    subscribe::allow_origin(&site.rules, &parts.headers, &mut rendered.headers);
+    Ok(rendered)
+}
+
+fn read_ask(parts: &Parts) -> Result<Ask, Refusal> {
+    let invalid = |name: &str| Refusal::new(StatusCode::BAD_REQUEST, format!("Invalid {name}"));
+    let mut ask = Ask { since: None, forward: false, limit: DEFAULT_LIMIT, poll: false, wait: DEFAULT_WAIT };
+    ask.since = subscribe::wanted_start(parts)?;
+    for (name, value) in query_pairs(parts) {
+        match name.as_str() {
+            "after" => ask.since = Some(Id::parse(&value).map(Since::After).ok_or_else(|| invalid("after"))?),
+            "limit" => ask.limit = value.parse().map_err(|_| invalid("limit"))?,
+            "poll" => ask.poll = matches!(value.as_str(), "1" | "true"),
+            "wait" => ask.wait = units::duration(&value).map_err(|_| invalid("wait"))?.min(MAX_WAIT),
+            _ => {}
+        }
+    }
+    ask.forward = matches!(ask.since, Some(Since::After(_)));
+    Ok(ask)
+}
+
+/// Waits until something follows the asked position, or what is newest now.
+async fn wait(topic: &Topic, ask: &Ask) {
+    let mut changes = topic.log.watch();
+    let before = topic.log.end();
+    let moved = async { while topic.log.end() == before && changes.changed().await.is_ok() {} };
+    let _ = tokio::time::timeout(ask.wait, moved).await;
+}
+
+#[derive(Default)]
+struct Found {
+    events: VecDeque<(Id, Event)>,
+    gap: Option<Gap>,
+    more: bool,
+}
+
+impl Found {
+    fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.gap.is_none()
+    }
+
+    fn render(self, topic: &Topic) -> Page {
+        let mut body = BytesMut::from(&b"["[..]);
+        for (i, (_, event)) in self.events.iter().enumerate() {
+            if i > 0 {
+                body.put_u8(b',');
+            }
+            json::put_element(&mut body, event);
+        }
+        body.put_u8(b']');
+        let mut headers = HeaderMap::new();
+        let mut put = |name: &'static str, value: Option<String>| {
+            if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        };
+        let position = self.events.back().map(|(id, _)| id.clone()).or_else(|| topic.log.last());
+        put("wsevent-position", position.map(|id| id.to_string()));
+        put("wsevent-oldest", topic.log.window().map(|window| window.oldest.to_string()));
+        put("wsevent-more", Some(u8::from(self.more).to_string()));
+        put("wsevent-gap", self.gap.map(|gap| json::gap_object(&gap).to_string()));
+        Page { body, headers }
+    }
+}
+
+fn collect(topic: &Topic, ask: &Ask) -> Found {
+    let mut found = Found::default();
+    let since = ask.since.clone().unwrap_or(if ask.poll { Since::Now } else { Since::Oldest });
+    let mut cursor = match topic.log.seek(Some(&since), now_ms()) {
+        Start::At(offset) => offset,
+        Start::Gap(gap, offset) => {
+            found.gap = Some(gap);
+            offset
+        }
+        Start::Ahead(_) => return found,
+        Start::Unknown => topic.log.base(),
+    };
+    let mut items = Vec::new();
+    loop {
+        items.clear();
+        match topic.log.read(cursor, 1 << 20, &mut items) {
+            Ok(next) if next > cursor => {
+                for item in &items {
+                    found.take(item, cursor, ask);
+                }
+                cursor = next;
+            }
+            Ok(_) => return found,
+            Err(lost) => cursor = lost.resume,
+        }
+        if ask.forward && found.more {
+            return found;
+        }
+    }
+}
+
+impl Found {
+    fn take(&mut self, item: &Item, cursor: u64, ask: &Ask) {
+        let batch = match &item.entry {
+            Entry::Batch(batch) => batch,
+            Entry::Gap(gap) => {
+                self.gap.get_or_insert_with(|| (**gap).clone());
+                return;
+            }
+            Entry::End => return,
+        };
+        for (i, event) in batch.events().skip(cursor.saturating_sub(item.offset) as usize) {
+            if self.events.len() == ask.limit {
+                self.more = true;
+                if ask.forward || ask.limit == 0 {
+                    return;
+                }
+                self.events.pop_front();
+            }
+            self.events.push_back((batch.id(i), event));
+        }
+    }
+}

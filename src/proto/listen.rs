@@ -1,0 +1,275 @@
+//! The door: accepts, reads the first request's head, and sends the connection where it belongs.
+//!
+//! A plain stream subscription goes straight to a shard; everything else goes to the HTTP server with the bytes that
+//! were read already. Handshakes run in a task each, under a deadline, so that a slow one delays nobody.
+
+use super::{
+    http,
+    shard::Reader,
+    subscribe::{self, Refusal, Subscription},
+    wire::Wire,
+};
+use crate::site::Site;
+use bytes::{Bytes, BytesMut};
+use hyper::{HeaderMap, Request, StatusCode, Version, http::request::Parts};
+use std::{any::Any, io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::timeout,
+};
+use tracing::debug;
+
+/// What a request head may have, in bytes.
+const MAX_HEAD: usize = 32 << 10;
+/// Header fields at most.
+const MAX_FIELDS: usize = 100;
+/// Connections that are told to come back later, at once; more are closed without a word.
+const MAX_REFUSALS: usize = 128;
+
+/// Accepts until the listener's `stop` turns true.
+pub async fn run(site: Arc<Site>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+    let refusals = Arc::new(tokio::sync::Semaphore::new(MAX_REFUSALS));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                debug!(%error, "accept");
+                // Out of descriptors, most likely: others must end first.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        match site.slots.clone().try_acquire_owned() {
+            Ok(permit) => {
+                let site = site.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = greet(site, stream, Box::new(permit)).await {
+                        debug!(%peer, %error, "connection refused");
+                    }
+                });
+            }
+            Err(_) => {
+                if let Ok(turn) = refusals.clone().try_acquire_owned() {
+                    tokio::spawn(async move {
+                        let _ = timeout(Duration::from_secs(2), turn_away(stream)).await;
+                        drop(turn);
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// `--max-connections` is reached.
+async fn turn_away(mut stream: TcpStream) -> io::Result<()> {
+    let _ = read_head(&mut stream, &mut BytesMut::new()).await?;
+    let busy = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    stream.write_all(busy.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// Serves one connection from its first byte.
+async fn greet(site: Arc<Site>, mut stream: TcpStream, permit: Box<dyn Any + Send>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    socket2::SockRef::from(&stream).set_keepalive(true)?;
+    let mut buf = BytesMut::with_capacity(1024);
+    let head = timeout(site.rules.handshake_timeout, read_head(&mut stream, &mut buf));
+    let parts = match head.await {
+        Ok(Ok(Some((parts, len)))) => {
+            if let Some(wire) = subscribe::wanted_wire(&parts) {
+                let early = buf.split_off(len).freeze();
+                return open_stream(&site, stream, &parts, wire, early, permit).await;
+            }
+            parts
+        }
+        Ok(Ok(None)) => return Ok(()),
+        Ok(Err(error)) => {
+            let refusal = match error.kind() {
+                io::ErrorKind::InvalidData => Refusal::new(StatusCode::BAD_REQUEST, error.to_string()),
+                io::ErrorKind::FileTooLarge => {
+                    Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, error.to_string())
+                }
+                _ => return Err(error),
+            };
+            refuse(&mut stream, &refusal, false).await?;
+            return Err(error);
+        }
+        Err(_) => {
+            let late = Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time");
+            return refuse(&mut stream, &late, false).await;
+        }
+    };
+    drop(parts);
+    http::serve(site, stream, buf.freeze(), permit).await
+}
+
+async fn open_stream(
+    site: &Site,
+    mut stream: TcpStream,
+    parts: &Parts,
+    wire: Wire,
+    early: Bytes,
+    permit: Box<dyn Any + Send>,
+) -> io::Result<()> {
+    let subscription = match subscribe::subscribe(site, parts, wire).await {
+        Ok(subscription) => subscription,
+        Err(refusal) => return refuse(&mut stream, &refusal, parts.version == Version::HTTP_10).await,
+    };
+    let chunked = !subscription.wire.is_websocket() && parts.version == Version::HTTP_11;
+    let head = head_text(subscription.status, &subscription.headers, chunked, subscription.wire);
+    hand_over(site, stream.into_std()?, subscription, head, chunked, early, permit);
+    Ok(())
+}
+
+/// Gives a connection to a shard.
+pub fn hand_over(
+    site: &Site,
+    socket: std::net::TcpStream,
+    subscription: Subscription,
+    head: Bytes,
+    chunked: bool,
+    early: Bytes,
+    permit: Box<dyn Any + Send>,
+) {
+    let Subscription { topic, wire, since, owner, may_publish, .. } = subscription;
+    let skip = topic.policy() == crate::topic::Policy::DropOldest;
+    site.shards.serve(Reader { socket, topic, wire, since, head, chunked, early, owner, may_publish, skip, permit });
+}
+
+fn head_text(status: StatusCode, headers: &HeaderMap, chunked: bool, wire: Wire) -> Bytes {
+    let mut text = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or(""));
+    for (name, value) in headers {
+        text.push_str(name.as_str());
+        text.push_str(": ");
+        text.push_str(value.to_str().unwrap_or(""));
+        text.push_str("\r\n");
+    }
+    match (wire.is_websocket(), chunked) {
+        (true, _) => {}
+        (false, true) => text.push_str("transfer-encoding: chunked\r\n"),
+        (false, false) => text.push_str("connection: close\r\n"),
+    }
+    text.push_str("\r\n");
+    text.into()
+}
+
+async fn refuse(stream: &mut TcpStream, refusal: &Refusal, old: bool) -> io::Result<()> {
+    let body = refusal_body(refusal);
+    let mut headers = HeaderMap::new();
+    if let Some((name, value)) = &refusal.header {
+        headers.insert(name, value.clone());
+    }
+    let mut text = BytesMut::from(&head_text(refusal.status, &headers, false, Wire::Sse)[..]);
+    text.truncate(text.len() - 2);
+    let version = if old { "HTTP/1.0" } else { "HTTP/1.1" };
+    text[..8].copy_from_slice(version.as_bytes());
+    if refusal.status != StatusCode::NO_CONTENT {
+        let length = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+        text.extend_from_slice(length.as_bytes());
+    }
+    text.extend_from_slice(b"\r\n");
+    text.extend_from_slice(body.as_bytes());
+    stream.write_all(&text).await?;
+    stream.shutdown().await?;
+    // Closing with unread input would reset the connection and take the answer with it.
+    let mut rest = [0u8; 1024];
+    let drain = async { while stream.read(&mut rest).await.is_ok_and(|n| n > 0) {} };
+    let _ = timeout(Duration::from_millis(500), drain).await;
+    Ok(())
+}
+
+/// `{"error": …}`, or nothing for 204.
+pub fn refusal_body(refusal: &Refusal) -> String {
+    if refusal.status == StatusCode::NO_CONTENT {
+        return String::new();
+    }
+    serde_json::json!({ "error": refusal.error }).to_string()
+}
+
+/// Reads until the head is whole: the parsed request and the head's length. `None` when the peer left before a byte.
+async fn read_head(stream: &mut TcpStream, buf: &mut BytesMut) -> io::Result<Option<(Parts, usize)>> {
+    loop {
+        if let Some(found) = parse_head(buf)? {
+            return Ok(Some(found));
+        }
+        if buf.len() > MAX_HEAD {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the request head is too large"));
+        }
+        if stream.read_buf(buf).await? == 0 {
+            return if buf.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+        }
+    }
+}
+
+/// Parses a request head (RFC 9112); `Ok(None)` when it is not whole yet.
+///
+/// # Errors
+/// `InvalidData` with what is wrong.
+pub fn parse_head(bytes: &[u8]) -> io::Result<Option<(Parts, usize)>> {
+    let invalid = |error: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut fields);
+    let len = match request.parse(bytes).map_err(|error| invalid(&error))? {
+        httparse::Status::Partial => return Ok(None),
+        httparse::Status::Complete(len) => len,
+    };
+    let version = if request.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    let mut builder = Request::builder().version(version);
+    builder = builder.method(request.method.unwrap_or("")).uri(request.path.unwrap_or(""));
+    for field in request.headers {
+        builder = builder.header(field.name, field.value);
+    }
+    let (parts, ()) = builder.body(()).map_err(|error| invalid(&error))?.into_parts();
+    Ok(Some((parts, len)))
+}
+
+/// Binds with a deep backlog. `localhost` is both address families, and needs no `/etc/hosts` (RFC 6761).
+///
+/// # Errors
+/// What was attempted on which address.
+pub async fn bind(host: &str, port: u16) -> io::Result<Vec<TcpListener>> {
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    let mut port = port;
+    let addresses = crate::net::resolve(host, port).await?;
+    let mut failure = None;
+    for address in addresses {
+        let address = SocketAddr::new(address.ip(), port);
+        match bind_one(address) {
+            Ok(listener) => {
+                port = listener.local_addr()?.port();
+                listeners.push(listener);
+            }
+            Err(error) => {
+                // A machine may lack one of the families; a port that is taken is taken.
+                let fatal = error.kind() == io::ErrorKind::AddrInUse || error.kind() == io::ErrorKind::PermissionDenied;
+                let error = io::Error::new(error.kind(), format!("listen on {address}: {error}"));
+                if fatal {
+                    return Err(error);
+                }
+                failure = Some(error);
+            }
+        }
+    }
+    match failure {
+        Some(error) if listeners.is_empty() => Err(error),
+        _ => Ok(listeners),
+    }
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    TcpListener::from_std(socket.into())
+}

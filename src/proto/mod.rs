@@ -1,0 +1,15 @@
+//! How readers are served and upstreams are read.
+
+pub mod admin;
+pub mod history;
+pub mod http;
+pub mod json;
+pub mod listen;
+pub mod print;
+pub mod publish;
+pub mod shard;
+pub mod sse;
+pub mod stream;
+pub mod subscribe;
+pub mod wire;
+pub mod ws;

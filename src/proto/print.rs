@@ -1,0 +1,177 @@
+//! Standard output as a reader: data only, flushed per batch.
+
+use super::{json, sse};
+use crate::{
+    id::Id,
+    log::{Entry, Item},
+    source::cursor::CursorFile,
+    stage::jq::Program,
+    topic::Topic,
+};
+use bytes::{BufMut, BytesMut};
+use std::{
+    io::{self, Write},
+    str::FromStr,
+    sync::Arc,
+};
+
+/// How events are printed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Print {
+    /// In which form.
+    pub output: Output,
+    /// At most so many.
+    pub count: Option<u64>,
+    /// Up to the first that matches.
+    pub until: Option<String>,
+}
+
+/// The forms of printed events.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Output {
+    /// The payload, and a line feed where it lacks one.
+    #[default]
+    Raw,
+    /// One JSON object per line.
+    Ndjson,
+    /// Server-Sent Events.
+    Sse,
+}
+
+impl FromStr for Output {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "raw" => Ok(Output::Raw),
+            "ndjson" => Ok(Output::Ndjson),
+            "sse" => Ok(Output::Sse),
+            _ => Err(format!("`{text}` is not a form: type raw, ndjson or sse")),
+        }
+    }
+}
+
+/// Bytes of the log per write.
+const TURN: usize = 256 << 10;
+
+/// Why printing ended.
+#[derive(Debug, PartialEq)]
+pub enum Ended {
+    /// The stream has ended, `--count` or `--until` is reached, or nobody reads any more (EPIPE).
+    Done,
+    /// Standard output failed.
+    Failed(String),
+}
+
+/// Prints the topic from its beginning. Everything printed is acknowledged behind the flush (LINKS 19, 27).
+pub async fn run(topic: Arc<Topic>, print: Print, mut cursor_file: Option<CursorFile>) -> Ended {
+    let until = print.until.as_deref().and_then(|program| Program::compile(program).ok());
+    let mut left = print.count.unwrap_or(u64::MAX);
+    let mut changes = topic.log.watch();
+    let mut pin = None;
+    let (mut cursor, mut items) = (topic.log.base(), Vec::new());
+    while left > 0 {
+        changes.borrow_and_update();
+        if pin.is_none() && topic.log.is_blocking() {
+            pin = topic.log.pin(cursor, None);
+        }
+        items.clear();
+        let next = match topic.log.read(cursor, TURN, &mut items) {
+            Ok(next) => next,
+            Err(lost) => {
+                tracing::warn!(count = ?lost.count, "standard output is slow: events were lost");
+                cursor = lost.resume;
+                continue;
+            }
+        };
+        if next == cursor {
+            if changes.changed().await.is_err() {
+                return Ended::Done;
+            }
+            continue;
+        }
+        let mut page = Page { out: BytesMut::new(), last: None, left, stop: false };
+        for item in &items {
+            page.put(item, cursor, print.output, until.as_ref());
+        }
+        if let Err(error) = write(page.out).await {
+            return if error.kind() == io::ErrorKind::BrokenPipe {
+                Ended::Done
+            } else {
+                Ended::Failed(error.to_string())
+            };
+        }
+        left = page.left;
+        cursor = next;
+        if let Some(pin) = pin {
+            topic.log.ack(pin, cursor);
+        }
+        if let (Some(file), Some(last)) = (&mut cursor_file, page.last) {
+            file.note(&last.to_string());
+        }
+        if page.stop {
+            break;
+        }
+    }
+    if let Some(file) = &mut cursor_file {
+        file.flush();
+    }
+    Ended::Done
+}
+
+/// What one turn prints.
+struct Page {
+    out: BytesMut,
+    last: Option<Id>,
+    left: u64,
+    stop: bool,
+}
+
+impl Page {
+    fn put(&mut self, item: &Item, cursor: u64, output: Output, until: Option<&Program>) {
+        let batch = match &item.entry {
+            Entry::Batch(batch) => batch,
+            Entry::Gap(gap) => {
+                tracing::warn!(from = %gap.from, to = %gap.to, count = ?gap.count, reason = %gap.reason, "gap");
+                match output {
+                    Output::Raw => {}
+                    Output::Ndjson => self.out.put_slice(json::gap_line(gap).as_bytes()),
+                    Output::Sse => self.out.put_slice(sse::gap(gap).as_bytes()),
+                }
+                return;
+            }
+            Entry::End => {
+                self.stop = true;
+                return;
+            }
+        };
+        for (i, event) in batch.events().skip(cursor.saturating_sub(item.offset) as usize) {
+            if self.left == 0 || self.stop {
+                return;
+            }
+            match output {
+                Output::Raw => {
+                    self.out.put_slice(&event.payload);
+                    if event.payload.last() != Some(&b'\n') {
+                        self.out.put_u8(b'\n');
+                    }
+                }
+                Output::Ndjson => json::put_line(&mut self.out, &batch.id(i), batch.time(), &event),
+                Output::Sse => self.out.put_slice(&sse::events(&batch.single(i), 0)),
+            }
+            self.left -= 1;
+            self.last = Some(batch.id(i));
+            self.stop = until.is_some_and(|until| until.matches(&event.payload).unwrap_or(false));
+        }
+    }
+}
+
+/// Standard output may block: not on a thread that others need.
+async fn write(bytes: BytesMut) -> io::Result<()> {
+    let written = tokio::task::spawn_blocking(move || {
+        let mut out = io::stdout().lock();
+        out.write_all(&bytes)?;
+        out.flush()
+    });
+    written.await.map_err(io::Error::other)?
+}

@@ -1,0 +1,62 @@
+//! POST to a topic's URL: one event per body, or one per NDJSON line.
+
+use super::subscribe::{self, Refusal};
+use crate::{event::Event, site::Site, units::now_ms};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::{StatusCode, body::Incoming, header, http::request::Parts};
+use serde_json::{Value, json};
+
+/// What one NDJSON body may have, in bytes.
+const MAX_NDJSON: usize = 16 << 20;
+
+/// Publishes the body; answers `{"id","readers"}`, for NDJSON also `first` and `count`.
+///
+/// # Errors
+/// 404, 405 where peers may not publish, 413 over the limit, 400 for a body without an event.
+pub async fn publish(site: &Site, parts: &Parts, body: Incoming) -> Result<Value, Refusal> {
+    let topic = subscribe::find_topic(site, parts)?;
+    if !site.rules.accept_publish {
+        let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "publishing is off here: see --accept-publish");
+        return Err(refusal.with(header::ALLOW, "GET"));
+    }
+    subscribe::check_origin(&site.rules, &parts.headers)?;
+    let ndjson = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let ndjson = ndjson.is_some_and(|value| value.starts_with("application/x-ndjson"));
+    let max = site.rules.max_message;
+    let body = read(body, if ndjson { MAX_NDJSON.max(max) } else { max }).await?;
+    let events = if ndjson { lines(&body, max)? } else { vec![Event::new(body)] };
+    topic.log.room().await;
+    let published = topic.publish(events, now_ms());
+    let readers = topic.reader_count();
+    Ok(match published {
+        Some((first, last, count)) if ndjson => {
+            json!({ "id": last.to_string(), "readers": readers, "first": first.to_string(), "count": count })
+        }
+        Some((_, last, _)) => json!({ "id": last.to_string(), "readers": readers }),
+        None => json!({ "id": null, "readers": readers }),
+    })
+}
+
+async fn read(body: Incoming, max: usize) -> Result<Bytes, Refusal> {
+    match Limited::new(body, max).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {max} bytes")))
+        }
+        Err(error) => Err(Refusal::new(StatusCode::BAD_REQUEST, format!("the body did not arrive: {error}"))),
+    }
+}
+
+/// Each line is one payload, verbatim.
+fn lines(body: &Bytes, max: usize) -> Result<Vec<Event>, Refusal> {
+    let lines = body.split(|&b| b == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    let events: Vec<Event> = lines.map(|line| Event::new(body.slice_ref(line))).collect();
+    if events.is_empty() {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "the body has no line"));
+    }
+    if events.iter().any(|event| event.payload.len() > max) {
+        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a line is larger than {max} bytes")));
+    }
+    Ok(events)
+}

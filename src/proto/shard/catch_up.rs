@@ -1,0 +1,196 @@
+//! Reading on from a cursor: replay, recovery, and what the shared path does not do.
+
+use super::{Shard, TURN_BYTES, conn::Place};
+use crate::{
+    event::Batch,
+    id::Id,
+    link::{GoAway, POSITION_EVERY},
+    log::{Entry, Gap, Item, Lost},
+    proto::{
+        wire::{Farewell, Wire},
+        ws::encode,
+    },
+    topic::Policy,
+};
+use std::collections::HashMap;
+
+/// The offsets that an entry occupies.
+pub(super) fn width(item: &Item) -> u64 {
+    match &item.entry {
+        Entry::Batch(batch) => batch.len() as u64,
+        _ => 1,
+    }
+}
+
+impl Shard {
+    pub(super) fn go_on(&mut self) {
+        for _ in 0..self.ready.len() {
+            let Some(key) = self.ready.pop_front() else { break };
+            if matches!(self.conns.get(key).map(|conn| conn.place), Some(Place::Behind(_))) {
+                self.catch_up(key);
+            }
+        }
+    }
+
+    /// Reads from the log for one reader until its socket is full, the turn is over, or it is at the tip.
+    pub(super) fn catch_up(&mut self, key: usize) {
+        let lane = self.conns[key].lane;
+        let topic = self.lanes[lane].topic.clone();
+        let live = self.lanes[lane].live;
+        if !self.conns[key].is_clear() {
+            return;
+        }
+        let cursor = self.conns[key].cursor;
+        if cursor >= live {
+            if cursor == live && !self.is_ended(key) {
+                self.join_tip(key);
+            }
+            return;
+        }
+        let mut items = std::mem::take(&mut self.items);
+        items.clear();
+        let read = topic.log.read(cursor, TURN_BYTES, &mut items);
+        let goes_on = match read {
+            Ok(_) => self.send_items(key, &items, live),
+            Err(lost) => self.tell_lost(key, &lost),
+        };
+        self.items = items;
+        if goes_on {
+            self.ready.push_back(key);
+        }
+    }
+
+    /// Whether the reader may go on at once.
+    pub(super) fn send_items(&mut self, key: usize, items: &[Item], live: u64) -> bool {
+        let lane = self.conns[key].lane;
+        if let Policy::Conflate(pointer) = self.lanes[lane].topic.policy()
+            && items.len() > 1
+        {
+            return self.send_newest(key, items, live, &pointer);
+        }
+        for item in items.iter().take_while(|item| item.offset < live) {
+            let wrote = match &item.entry {
+                Entry::Batch(batch) => {
+                    let from = self.conns[key].cursor.saturating_sub(item.offset) as usize;
+                    self.send_batch(key, batch, from)
+                }
+                Entry::Gap(gap) => self.send_gap(key, gap),
+                Entry::End => {
+                    let is_last = item.offset + 1 == live;
+                    if is_last {
+                        self.end_stream(key);
+                        return false;
+                    }
+                    true
+                }
+            };
+            if !wrote {
+                return false;
+            }
+            self.conns[key].cursor = item.offset + width(item);
+            if !self.conns[key].is_clear() {
+                return false;
+            }
+        }
+        true
+    }
+
+    pub(super) fn send_batch(&mut self, key: usize, batch: &Batch, from: usize) -> bool {
+        let conn = &mut self.conns[key];
+        let n = conn.mark;
+        let bytes = match (conn.wire, &mut conn.more) {
+            (Wire::Link, Some(more)) => {
+                let expected =
+                    more.expected.replace(Id { epoch: batch.epoch().clone(), seq: batch.last_seq().after() });
+                if encode::is_contiguous(batch, from, expected.as_ref()) {
+                    encode::link_frames(batch, from)
+                } else {
+                    encode::link_frames_with_positions(batch, from, expected, n)
+                }
+            }
+            (wire, _) => wire.events(batch, from),
+        };
+        conn.mark += (batch.len() - from) as u64;
+        if let Some(more) = &mut conn.more {
+            more.since_told += bytes.len() as u64;
+        }
+        if !self.send(key, |_| bytes) {
+            return false;
+        }
+        let conn = &self.conns[key];
+        let due = conn.more.as_ref().is_some_and(|more| more.since_told >= POSITION_EVERY) && self.is_tracked(key);
+        let (offset, last) = (self.conns[key].cursor + (batch.len() - from) as u64, batch.id(batch.len() - 1));
+        !due || self.tell_position(key, Some(&last), offset)
+    }
+
+    /// A loss entry, told in the protocol's form (LINKS 15).
+    pub(super) fn send_gap(&mut self, key: usize, gap: &Gap) -> bool {
+        let conn = &mut self.conns[key];
+        if let Some(more) = &mut conn.more {
+            more.expected = None;
+        }
+        self.send(key, |wire| wire.gap(gap))
+    }
+
+    /// The cursor's place is gone: by policy (design section 5).
+    pub(super) fn tell_lost(&mut self, key: usize, lost: &Lost) -> bool {
+        let topic = self.lanes[self.conns[key].lane].topic.clone();
+        let last = self.last_of(key);
+        match (topic.policy(), last.clone(), lost.to.clone()) {
+            (Policy::DropOldest | Policy::Conflate(_), Some(last), Some(to)) => {
+                let from = Id { seq: last.seq.after(), ..last };
+                let gap = Gap { from, to, count: lost.count, reason: "slow reader".into() };
+                tracing::debug!(peer = ?self.conns[key].peer(), count = ?lost.count, "slow reader skips ahead");
+                self.conns[key].cursor = lost.resume;
+                if let Some(more) = &mut self.conns[key].more {
+                    more.expected = None;
+                }
+                self.send(key, |wire| wire.gap(&gap))
+            }
+            _ => {
+                self.leave(key, &Farewell::GoAway(GoAway::Slow(last)));
+                false
+            }
+        }
+    }
+
+    /// The position of the last event that was written to this reader, as far as it is known.
+    pub(super) fn last_of(&self, key: usize) -> Option<Id> {
+        let conn = &self.conns[key];
+        let lane = &self.lanes[conn.lane];
+        match conn.place {
+            Place::Tip(_) => lane.last.clone(),
+            _ => lane.topic.log.position(conn.cursor),
+        }
+    }
+
+    /// `conflate`: of what waits, only the newest per key, in order.
+    pub(super) fn send_newest(&mut self, key: usize, items: &[Item], live: u64, pointer: &str) -> bool {
+        let cursor = self.conns[key].cursor;
+        let (mut newest, mut events) = (HashMap::new(), Vec::new());
+        for item in items.iter().take_while(|item| item.offset < live) {
+            let Entry::Batch(batch) = &item.entry else { break };
+            let from = cursor.saturating_sub(item.offset) as usize;
+            for (i, event) in batch.events().skip(from) {
+                let value = serde_json::from_slice::<serde_json::Value>(&event.payload).ok();
+                let value = value.as_ref().and_then(|value| value.pointer(pointer)).map(ToString::to_string);
+                let superseded = value.and_then(|value| newest.insert(value, events.len()));
+                if let Some(superseded) = superseded {
+                    events[superseded] = None;
+                }
+                events.push(Some((batch.clone(), i)));
+            }
+            self.conns[key].cursor = item.offset + width(item);
+        }
+        if events.is_empty() {
+            let Some(item) = items.first() else { return true };
+            return self.send_items(key, std::slice::from_ref(item), live);
+        }
+        for (batch, i) in events.into_iter().flatten() {
+            if !self.send_batch(key, &batch.single(i), 0) {
+                return false;
+            }
+        }
+        self.conns[key].is_clear()
+    }
+}

@@ -1,0 +1,211 @@
+//! Live delivery: what is new, in shared bytes, to everybody at the tip.
+
+use super::{
+    Shard, TURN_BYTES,
+    catch_up::width,
+    conn::{Conn, Place, Wrote},
+    lane::Lane,
+};
+use crate::{
+    id::Id,
+    log::{Entry, Item},
+    proto::{
+        wire::{WIRES, Wire, chunked},
+        ws::encode,
+    },
+};
+use bytes::Bytes;
+use std::{sync::atomic::Ordering, time::Instant};
+
+impl Shard {
+    pub(super) fn pump(&mut self) {
+        for lane in 0..self.lanes.len() {
+            let version = self.lanes[lane].topic.log.version();
+            if std::mem::replace(&mut self.lanes[lane].version, version) != version {
+                self.wake_parked(lane);
+                let from = self.lanes[lane].live;
+                self.deliver(lane);
+                self.enforce(lane);
+                // Readers that began ahead of this thread.
+                let ahead = |key: &usize| self.conns[*key].cursor > from && self.conns[*key].is_clear();
+                self.ready.extend(self.lanes[lane].behind.iter().filter(|key| ahead(key)));
+            }
+        }
+    }
+
+    pub(super) fn wake_parked(&mut self, lane: usize) {
+        for key in self.lanes[lane].parked.clone() {
+            let since = self.conns[key].more().waits_for.clone();
+            let deadline = self.conns[key].cursor;
+            self.begin(key, since.as_ref());
+            if matches!(self.conns.get(key).map(|conn| conn.place), Some(Place::Parked(_))) {
+                self.conns[key].cursor = deadline;
+            }
+        }
+    }
+
+    /// Sends what is new to everybody at the tip.
+    pub(super) fn deliver(&mut self, lane: usize) {
+        loop {
+            let mut items = std::mem::take(&mut self.items);
+            items.clear();
+            let topic = self.lanes[lane].topic.clone();
+            let from = self.lanes[lane].live;
+            let read = topic.log.read(from, TURN_BYTES, &mut items);
+            let (held, next) = read.map_or_else(|lost| (false, lost.resume), |next| (true, next));
+            if next == from {
+                self.items = items;
+                return;
+            }
+            let plain = held && items.iter().all(|item| matches!(item.entry, Entry::Batch(_)));
+            if plain {
+                self.deliver_batches(lane, &items);
+            } else {
+                self.send_tip_behind(lane, |_| true);
+            }
+            self.items = items;
+            let lane = &mut self.lanes[lane];
+            lane.live = next;
+            lane.last = lane.topic.log.position(next);
+            lane.quiet_since = Instant::now();
+            if lane.at_tip() > 0 {
+                lane.pumped.store(next, Ordering::Release);
+            }
+            lane.topic.log.pump_moved();
+        }
+    }
+
+    /// Turns readers at the tip into readers with a cursor of their own, for what the shared path does not do.
+    pub(super) fn send_tip_behind(&mut self, lane: usize, which: impl Fn(Wire) -> bool) {
+        let (offset, last) = (self.lanes[lane].live, self.lanes[lane].last.clone());
+        let tip = self.lanes[lane].tip.iter().flatten().copied();
+        let keys: Vec<usize> = tip.filter(|&key| which(self.conns[key].wire)).collect();
+        for key in keys {
+            self.leave_tip(key, offset, last.as_ref());
+            self.ready.push_back(key);
+        }
+    }
+
+    pub(super) fn deliver_batches(&mut self, lane: usize, items: &[Item]) {
+        if !self.lanes[lane].tip[Lane::group(Wire::Link, false)].is_empty() && !self.links_go_shared(lane, items) {
+            self.send_tip_behind(lane, |wire| wire == Wire::Link);
+        }
+        for wire in WIRES {
+            for in_chunks in [false, true] {
+                let group = Lane::group(wire, in_chunks);
+                if !self.lanes[lane].tip[group].is_empty() {
+                    let shared = Shared::new(items, wire, in_chunks);
+                    self.deliver_shared(lane, group, &shared);
+                }
+            }
+        }
+        let batches = items.iter().filter_map(|item| match &item.entry {
+            Entry::Batch(batch) => Some(batch),
+            _ => None,
+        });
+        let (mut events, mut bytes) = (0, 0);
+        for batch in batches {
+            events += batch.len() as u64;
+            bytes += batch.run().bytes().len() as u64;
+        }
+        self.lanes[lane].events += events;
+        self.lanes[lane].bytes += bytes;
+        let end = items.last().map_or(0, |item| item.offset) + items.last().map_or(0, width);
+        self.tell_positions_when_due(lane, end);
+    }
+
+    /// Whether links need no `p` of their own within these entries.
+    pub(super) fn links_go_shared(&self, lane: usize, items: &[Item]) -> bool {
+        let mut expected = self.lanes[lane].last.as_ref().map(|id| Id { seq: id.seq.after(), ..id.clone() });
+        items.iter().all(|item| {
+            let Entry::Batch(batch) = &item.entry else { return false };
+            let shared = encode::is_contiguous(batch, 0, expected.as_ref());
+            expected = Some(Id { epoch: batch.epoch().clone(), seq: batch.last_seq().after() });
+            shared
+        })
+    }
+
+    pub(super) fn deliver_shared(&mut self, lane: usize, group: usize, shared: &Shared) {
+        let mut at = 0;
+        while let Some(&key) = self.lanes[lane].tip[group].get(at) {
+            let conn = &mut self.conns[key];
+            // A frame of its own may still be waiting.
+            let wrote = if conn.is_clear() { shared.write(conn) } else { Wrote::Part(0) };
+            match wrote {
+                Wrote::All => at += 1,
+                Wrote::Part(n) => self.fall_behind(key, shared, n),
+                Wrote::Dead => self.drop_conn(key, "connection lost"),
+            }
+        }
+    }
+
+    /// The socket took only `n` bytes: finish the batch it was in, then read on from behind it.
+    pub(super) fn fall_behind(&mut self, key: usize, shared: &Shared, n: usize) {
+        let lane = &self.lanes[self.conns[key].lane];
+        let (live, last) = (lane.live, lane.last.clone());
+        if n == 0 {
+            return self.leave_tip(key, live, last.as_ref());
+        }
+        let (piece, rest) = shared.split(n);
+        let done = &shared.places[piece];
+        self.conns[key].keep_rest(rest);
+        self.leave_tip(key, done.offset, Some(&done.last));
+        let events: u64 = shared.places[..=piece].iter().map(|place| place.events).sum();
+        let bytes: u64 = shared.places[..=piece].iter().map(|place| place.bytes).sum();
+        let conn = &mut self.conns[key];
+        conn.mark += events;
+        if let Some(more) = &mut conn.more {
+            more.since_told += bytes;
+        }
+    }
+}
+
+/// The place behind one batch.
+pub(super) struct Behind {
+    offset: u64,
+    last: Id,
+    events: u64,
+    bytes: u64,
+}
+
+/// What a group of readers is sent: each batch's encoding, and all of them in one piece.
+pub(super) struct Shared {
+    pieces: Vec<Bytes>,
+    places: Vec<Behind>,
+    joined: Bytes,
+}
+
+impl Shared {
+    fn new(items: &[Item], wire: Wire, in_chunks: bool) -> Self {
+        let (mut pieces, mut places) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
+        for item in items {
+            let Entry::Batch(batch) = &item.entry else { continue };
+            let bytes = wire.events(batch, 0);
+            pieces.push(if in_chunks { chunked(&bytes) } else { bytes });
+            places.push(Behind {
+                offset: item.offset + batch.len() as u64,
+                last: batch.id(batch.len() - 1),
+                events: batch.len() as u64,
+                bytes: batch.run().bytes().len() as u64,
+            });
+        }
+        let joined = if pieces.len() == 1 { pieces[0].clone() } else { pieces.concat().into() };
+        Shared { pieces, places, joined }
+    }
+
+    fn write(&self, conn: &mut Conn) -> Wrote {
+        conn.try_write(&self.joined)
+    }
+
+    /// The piece that byte `n` is in, and what is missing of it.
+    fn split(&self, n: usize) -> (usize, Bytes) {
+        let mut start = 0;
+        for (i, piece) in self.pieces.iter().enumerate() {
+            if n <= start + piece.len() {
+                return (i, piece.slice(n - start..));
+            }
+            start += piece.len();
+        }
+        (self.pieces.len() - 1, Bytes::new())
+    }
+}

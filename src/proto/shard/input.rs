@@ -1,0 +1,170 @@
+//! What readers say: pongs, closes, and the messages of those who may publish.
+
+use super::{
+    Shard, TURN_READS,
+    conn::{Conn, Place, Wrote},
+};
+use crate::{
+    event::Event,
+    link::Signal,
+    proto::{
+        wire::{Farewell, Wire},
+        ws::frame::{self, Got},
+    },
+    units::now_ms,
+};
+use bytes::Bytes;
+
+impl Shard {
+    pub(super) fn on_event(&mut self, key: usize, readable: bool, writable: bool) {
+        if writable {
+            match self.conns.get_mut(key).map(Conn::flush) {
+                Some(Wrote::All) => self.on_flushed(key),
+                Some(Wrote::Dead) => return self.drop_conn(key, "connection lost"),
+                Some(Wrote::Part(_)) | None => {}
+            }
+        }
+        if readable && self.conns.contains(key) {
+            self.on_readable(key);
+        }
+    }
+
+    pub(super) fn on_flushed(&mut self, key: usize) {
+        match self.conns[key].place {
+            Place::Behind(_) => self.ready.push_back(key),
+            Place::Leaving => self.after_goodbye(key),
+            _ => {}
+        }
+    }
+
+    pub(super) fn on_readable(&mut self, key: usize) {
+        let mut buf = std::mem::take(&mut self.buf);
+        for turn in 0.. {
+            if turn == TURN_READS {
+                // Edge-triggered: nobody will tell us again.
+                self.readable.push(key);
+                break;
+            }
+            let Some(conn) = self.conns.get_mut(key) else { break };
+            match conn.read(&mut buf) {
+                None => break,
+                Some(Ok(0)) => {
+                    self.drop_conn(key, "closed by the peer");
+                    break;
+                }
+                Some(Ok(n)) => {
+                    conn.heard = self.born.elapsed().as_secs() as u32;
+                    self.take_input(key, &buf[..n]);
+                }
+                Some(Err(error)) => {
+                    self.drop_conn(key, &error.to_string());
+                    break;
+                }
+            }
+            if self.waiting.iter().any(|(waiting, _)| *waiting == key) {
+                break;
+            }
+        }
+        self.buf = buf;
+    }
+
+    pub(super) fn take_input(&mut self, key: usize, bytes: &[u8]) {
+        let max = self.tuning.max_message;
+        let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.wire.is_websocket()) else { return };
+        let kept = conn.more.as_mut().and_then(|more| more.inbound.take());
+        let mut inbound = kept.unwrap_or_else(|| frame::Assembler::new(true, max));
+        inbound.buf.extend_from_slice(bytes);
+        let mut events = Vec::new();
+        let fault = loop {
+            match inbound.next() {
+                Ok(None) => break None,
+                Ok(Some(Got::Message { text, payload })) => self.take_message(key, text, payload, &mut events),
+                Ok(Some(Got::Ping(payload))) => self.on_ping(key, &payload),
+                Ok(Some(Got::Pong(payload))) => self.on_pong(key, &payload),
+                Ok(Some(Got::Close(code, _))) => {
+                    self.on_close(key, code);
+                    break None;
+                }
+                Err(fault) => break Some(fault),
+            }
+        };
+        self.publish(key, events);
+        if let Some(fault) = fault {
+            return self.leave(key, &Farewell::Fault(fault));
+        }
+        if let Some(conn) = self.conns.get_mut(key)
+            && (conn.may_publish || !inbound.is_idle())
+        {
+            conn.more().inbound = Some(inbound);
+        }
+    }
+
+    pub(super) fn take_message(&mut self, key: usize, text: bool, payload: Bytes, events: &mut Vec<Event>) {
+        if self.conns.get(key).is_some_and(|conn| conn.may_publish && conn.place != Place::Leaving) {
+            events.push(Event { payload, text, attrs: None });
+        }
+    }
+
+    pub(super) fn on_ping(&mut self, key: usize, payload: &[u8]) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let pin = conn.more.as_ref().and_then(|more| more.pin);
+        if let (Some(pin), Some(Signal::Keep(id))) = (pin, Signal::parse(payload)) {
+            self.lanes[conn.lane].topic.log.ack_id(pin, &id);
+            self.close_when_drained(key);
+        }
+        let pong = frame::control(frame::op::PONG, payload).freeze();
+        if let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.waiting() < 64 << 10)
+            && conn.send(pong) == Wrote::Dead
+        {
+            self.drop_conn(key, "connection lost");
+        }
+    }
+
+    /// LINKS 13; a plain pinned reader's pong moves its pin, a link's pin moves by `k` only (LINKS 19).
+    pub(super) fn on_pong(&mut self, key: usize, payload: &[u8]) {
+        let Some(Signal::Position { n, .. }) = Signal::parse(payload) else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(offset) = conn.acknowledge(n) else { return };
+        let pin = conn.more.as_ref().and_then(|more| more.pin);
+        if let (Wire::Ws, Some(pin)) = (conn.wire, pin) {
+            self.lanes[conn.lane].topic.log.ack(pin, offset);
+            self.close_when_drained(key);
+        }
+    }
+
+    pub(super) fn on_close(&mut self, key: usize, code: u16) {
+        let Some(conn) = self.conns.get(key) else { return };
+        if conn.place == Place::Leaving {
+            return self.drop_conn(key, "closed");
+        }
+        self.leave(key, &Farewell::Echo(code));
+        if self.conns.get(key).is_some_and(Conn::is_clear) {
+            self.drop_conn(key, "closed by the peer");
+        }
+    }
+
+    pub(super) fn publish(&mut self, key: usize, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        let topic = self.lanes[self.conns[key].lane].topic.clone();
+        // Only `block` makes a publisher wait here: this thread is the pump that everybody else waits for.
+        if topic.log.is_blocking() && !topic.log.has_room() {
+            self.waiting.push((key, events));
+        } else {
+            topic.publish(events, now_ms());
+        }
+    }
+
+    pub(super) fn retry_publishers(&mut self) {
+        for (key, events) in std::mem::take(&mut self.waiting) {
+            if !self.conns.contains(key) {
+                continue;
+            }
+            self.publish(key, events);
+            if !self.waiting.iter().any(|(waiting, _)| *waiting == key) {
+                self.on_readable(key);
+            }
+        }
+    }
+}

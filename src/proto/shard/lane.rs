@@ -1,0 +1,174 @@
+//! Where a reader begins, and where it stands: at the tip, behind, or parked.
+
+use super::{
+    Shard, UNKNOWN_SECS,
+    conn::{Conn, Place},
+};
+use crate::{
+    id::{Id, Since},
+    link::GoAway,
+    log::{Log, Start},
+    proto::wire::{Farewell, WIRES, Wire},
+    topic::Topic,
+    units::now_ms,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+/// One topic's readers on one shard.
+pub(super) struct Lane {
+    pub(super) topic: Arc<Topic>,
+    pub(super) version: u64,
+    /// Everything below was sent to the readers at the tip.
+    pub(super) live: u64,
+    /// The position at `live`.
+    pub(super) last: Option<Id>,
+    /// Events and bytes sent to the tip so far.
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+    /// Shared with the log, so that publishers do not outrun this thread.
+    pub(super) pumped: Arc<AtomicU64>,
+    /// Readers at the tip by wire form, twice: in chunks or not.
+    pub(super) tip: [Vec<usize>; 2 * WIRES.len()],
+    pub(super) behind: Vec<usize>,
+    pub(super) parked: Vec<usize>,
+    pub(super) quiet_since: Instant,
+}
+
+impl Lane {
+    pub(super) fn group(wire: Wire, chunked: bool) -> usize {
+        wire.index() * 2 + usize::from(chunked)
+    }
+
+    pub(super) fn list(&mut self, conn: &Conn) -> Option<&mut Vec<usize>> {
+        match conn.place {
+            Place::Tip(_) => Some(&mut self.tip[Lane::group(conn.wire, conn.chunked)]),
+            Place::Behind(_) => Some(&mut self.behind),
+            Place::Parked(_) => Some(&mut self.parked),
+            Place::New | Place::Leaving => None,
+        }
+    }
+
+    pub(super) fn at_tip(&self) -> usize {
+        self.tip.iter().map(Vec::len).sum()
+    }
+}
+
+impl Shard {
+    /// Puts a connection without a place where its position says.
+    pub(super) fn begin(&mut self, key: usize, since: Option<&Since>) {
+        let topic = self.lanes[self.conns[key].lane].topic.clone();
+        match topic.log.seek(since, now_ms()) {
+            Start::At(offset) => self.begin_at(key, offset, &topic.log),
+            Start::Gap(gap, offset) => {
+                let conn = &self.conns[key];
+                if conn.wire == Wire::Ws && !conn.skip {
+                    let oldest = topic.log.window().map(|window| window.oldest);
+                    return self.leave(key, &Farewell::GoAway(GoAway::Gone(oldest)));
+                }
+                if self.send(key, |wire| wire.gap(&gap)) {
+                    self.begin_at(key, offset, &topic.log);
+                }
+            }
+            Start::Ahead(since) => self.park(key, since, u32::MAX),
+            Start::Unknown => {
+                let deadline = self.second() + UNKNOWN_SECS;
+                // A plain reader that wants *now* may wait as long as it takes; a position must become known.
+                let patient = matches!(since, None | Some(Since::Now));
+                self.park(key, since.cloned().unwrap_or(Since::Now), if patient { u32::MAX } else { deadline });
+            }
+        }
+    }
+
+    /// Tells the position at once (LINKS 7), then reads on from there.
+    pub(super) fn begin_at(&mut self, key: usize, offset: u64, log: &Log) {
+        let last = log.position(offset);
+        let conn = &mut self.conns[key];
+        conn.cursor = offset;
+        if log.is_blocking() {
+            let more = conn.more();
+            more.pin = log.pin(offset, more.owner.clone());
+            more.acked = offset;
+        }
+        if let Some(more) = &mut conn.more {
+            more.expected = last.as_ref().map(|id| Id { seq: id.seq.after(), ..id.clone() });
+        }
+        let sent = match conn.wire {
+            Wire::Link => self.tell_position(key, last.as_ref(), offset),
+            Wire::Sse => self.send(key, |wire| wire.position(last.as_ref(), 0)),
+            Wire::Ws | Wire::Ndjson => true,
+        };
+        if sent {
+            self.place(key, Place::Behind(0));
+            self.ready.push_back(key);
+        }
+    }
+
+    pub(super) fn park(&mut self, key: usize, since: Since, deadline: u32) {
+        let conn = &mut self.conns[key];
+        conn.more().waits_for = Some(since);
+        conn.cursor = u64::from(deadline);
+        self.place(key, Place::Parked(0));
+    }
+
+    /// Moves a connection to a list of its lane; the index inside `to` is filled in here.
+    pub(super) fn place(&mut self, key: usize, to: Place) {
+        let lane_index = self.conns[key].lane;
+        let lane = &mut self.lanes[lane_index];
+        if let (Place::Tip(at) | Place::Behind(at) | Place::Parked(at), Some(list)) =
+            (self.conns[key].place, lane.list(&self.conns[key]))
+        {
+            list.swap_remove(at);
+            if let Some(&moved) = list.get(at) {
+                self.conns[moved].place = match self.conns[moved].place {
+                    Place::Tip(_) => Place::Tip(at),
+                    Place::Behind(_) => Place::Behind(at),
+                    _ => Place::Parked(at),
+                };
+            }
+        }
+        self.conns[key].place = to;
+        if let Some(list) = lane.list(&self.conns[key]) {
+            list.push(key);
+            let at = list.len() - 1;
+            self.conns[key].place = match to {
+                Place::Tip(_) => Place::Tip(at),
+                Place::Behind(_) => Place::Behind(at),
+                _ => Place::Parked(at),
+            };
+        }
+        let pumped = if lane.at_tip() == 0 { u64::MAX } else { lane.live };
+        lane.pumped.store(pumped, Ordering::Release);
+    }
+
+    /// From its own cursor to the shared bytes: it has everything that the lane sent.
+    pub(super) fn join_tip(&mut self, key: usize) {
+        let lane = &self.lanes[self.conns[key].lane];
+        let (events, bytes) = (lane.events, lane.bytes);
+        let conn = &mut self.conns[key];
+        conn.mark = events.wrapping_sub(conn.mark);
+        if let Some(more) = &mut conn.more {
+            more.since_told = bytes.wrapping_sub(more.since_told);
+        }
+        self.place(key, Place::Tip(0));
+    }
+
+    /// The reverse; `offset` is where its cursor stands.
+    pub(super) fn leave_tip(&mut self, key: usize, offset: u64, expected: Option<&Id>) {
+        let lane = &self.lanes[self.conns[key].lane];
+        let (events, bytes) = (lane.events, lane.bytes);
+        let conn = &mut self.conns[key];
+        conn.mark = events.wrapping_sub(conn.mark);
+        conn.cursor = offset;
+        if let Some(more) = &mut conn.more {
+            more.since_told = bytes.wrapping_sub(more.since_told);
+            more.expected = expected.map(|id| Id { seq: id.seq.after(), ..id.clone() });
+        }
+        self.place(key, Place::Behind(0));
+    }
+}

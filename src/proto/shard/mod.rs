@@ -1,0 +1,279 @@
+//! The fan-out: one thread per core that owns its readers and writes shared bytes to each socket directly.
+//!
+//! A reader costs a socket, a place and a few words; nothing is queued for it and no task is woken per event. Readers
+//! that have everything (*at the tip*) get the same bytes in one write each. A reader whose socket is full keeps the rest
+//! of its current batch and a cursor; it reads on from the log when there is room, by the same code as replay. What is
+//! slow (handshakes, history, stages of other topics) runs on the async side and cannot delay this thread.
+
+mod catch_up;
+mod conn;
+mod deliver;
+mod input;
+mod lane;
+mod leave;
+mod positions;
+mod time;
+
+pub use conn::Reader;
+
+use super::wire::Wire;
+use crate::{event::Event, log::Item, topic::Topic};
+use conn::{Conn, More, ReaderParts, Wrote};
+use lane::Lane;
+use mio::{Events, Interest, Poll, Token, Waker};
+use slab::Slab;
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// Token of the inbox; connections use their slab key.
+const INBOX: Token = Token(usize::MAX);
+/// What one turn reads from the log for one group or one reader.
+const TURN_BYTES: usize = 256 << 10;
+/// Reads of one publisher before others get their turn.
+const TURN_READS: usize = 16;
+/// How long a position may stay unknown while a mirror is catching up (LINKS 6).
+const UNKNOWN_SECS: u32 = 10;
+/// How long a goodbye may take.
+const LEAVE_SECS: u32 = 5;
+/// A pinned reader without any acknowledgement from its kernel for so long is dead (LINKS 21).
+const STALLED_SECS: u32 = 300;
+
+/// What holds for all readers of a process.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// Between pings, jittered.
+    pub ping_interval: Duration,
+    /// Of silence before an SSE comment.
+    pub keep_alive: Duration,
+    /// Bytes that a reader may be behind.
+    pub backlog: Option<u64>,
+    /// Bytes that one message of a publisher may have.
+    pub max_message: usize,
+    /// How long a living pinned reader may hold up the publisher; `None` is for ever.
+    pub block_timeout: Option<Duration>,
+}
+
+enum Command {
+    Serve(Box<Reader>),
+    Drain { spread: Duration },
+}
+
+struct Inbox {
+    commands: Mutex<Vec<Command>>,
+    signalled: AtomicBool,
+    waker: Waker,
+    load: AtomicUsize,
+}
+
+impl Inbox {
+    fn signal(&self) {
+        if !self.signalled.swap(true, Ordering::AcqRel) {
+            let _ = self.waker.wake();
+        }
+    }
+
+    fn send(&self, command: Command) {
+        self.commands.lock().unwrap_or_else(|p| p.into_inner()).push(command);
+        self.signal();
+    }
+}
+
+/// The shards of this process.
+pub struct Shards {
+    inboxes: Vec<Arc<Inbox>>,
+}
+
+impl Shards {
+    /// Starts `count` threads.
+    ///
+    /// # Errors
+    /// When the system gives no poller or thread.
+    pub fn start(count: usize, tuning: &Tuning) -> io::Result<Self> {
+        let start = |i: usize| {
+            let poll = Poll::new()?;
+            let inbox = Arc::new(Inbox {
+                commands: Mutex::default(),
+                signalled: AtomicBool::new(false),
+                waker: Waker::new(poll.registry(), INBOX)?,
+                load: AtomicUsize::new(0),
+            });
+            let shard = Shard::new(poll, inbox.clone(), tuning.clone());
+            std::thread::Builder::new().name(format!("shard-{i}")).spawn(move || shard.run())?;
+            Ok(inbox)
+        };
+        Ok(Shards { inboxes: (0..count).map(start).collect::<io::Result<_>>()? })
+    }
+
+    /// Hands a reader to the shard that has the fewest.
+    pub fn serve(&self, reader: Reader) {
+        if let Some(inbox) = self.inboxes.iter().min_by_key(|inbox| inbox.load.load(Ordering::Relaxed)) {
+            inbox.load.fetch_add(1, Ordering::Relaxed);
+            inbox.send(Command::Serve(Box::new(reader)));
+        }
+    }
+
+    /// Says goodbye to every reader, spread over that long.
+    pub fn drain(&self, spread: Duration) {
+        for inbox in &self.inboxes {
+            inbox.send(Command::Drain { spread });
+        }
+    }
+
+    /// Readers connected now.
+    pub fn readers(&self) -> usize {
+        self.inboxes.iter().map(|inbox| inbox.load.load(Ordering::Relaxed)).sum()
+    }
+}
+
+struct Shard {
+    poll: Poll,
+    inbox: Arc<Inbox>,
+    tuning: Tuning,
+    conns: Slab<Conn>,
+    lanes: Vec<Lane>,
+    born: Instant,
+    /// Connections that go on without waiting for their socket.
+    ready: VecDeque<usize>,
+    /// Publishers with more to read.
+    readable: Vec<usize>,
+    /// Publishers that wait for room under `block`, with what they said.
+    waiting: Vec<(usize, Vec<Event>)>,
+    items: Vec<Item>,
+    buf: Box<[u8]>,
+    draining: bool,
+}
+
+impl Shard {
+    fn new(poll: Poll, inbox: Arc<Inbox>, tuning: Tuning) -> Self {
+        Shard {
+            poll,
+            inbox,
+            tuning,
+            conns: Slab::new(),
+            lanes: Vec::new(),
+            born: Instant::now(),
+            ready: VecDeque::new(),
+            readable: Vec::new(),
+            waiting: Vec::new(),
+            items: Vec::new(),
+            buf: vec![0; 64 << 10].into(),
+            draining: false,
+        }
+    }
+
+    fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        let mut next_tick = Instant::now() + Duration::from_secs(1);
+        loop {
+            let timeout = self.timeout(next_tick);
+            if let Err(error) = self.poll.poll(&mut events, Some(timeout))
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "poll");
+                return;
+            }
+            for event in &events {
+                if event.token() != INBOX {
+                    self.on_event(event.token().0, event.is_readable() || event.is_read_closed(), event.is_writable());
+                }
+            }
+            self.inbox.signalled.store(false, Ordering::Release);
+            self.take_commands();
+            for key in std::mem::take(&mut self.readable) {
+                self.on_readable(key);
+            }
+            self.retry_publishers();
+            self.pump();
+            self.go_on();
+            let now = Instant::now();
+            if now >= next_tick {
+                next_tick = now + if self.draining { Duration::from_millis(100) } else { Duration::from_secs(1) };
+                self.tick(now);
+            }
+        }
+    }
+
+    fn timeout(&self, next_tick: Instant) -> Duration {
+        if !self.ready.is_empty() || !self.readable.is_empty() {
+            return Duration::ZERO;
+        }
+        let wait = next_tick.saturating_duration_since(Instant::now());
+        if self.waiting.is_empty() { wait } else { wait.min(Duration::from_millis(10)) }
+    }
+
+    fn second(&self) -> u32 {
+        self.born.elapsed().as_secs() as u32
+    }
+
+    fn take_commands(&mut self) {
+        let commands = std::mem::take(&mut *self.inbox.commands.lock().unwrap_or_else(|p| p.into_inner()));
+        for command in commands {
+            match command {
+                Command::Serve(reader) => {
+                    if let Err(error) = self.adopt(*reader) {
+                        self.inbox.load.fetch_sub(1, Ordering::Relaxed);
+                        tracing::debug!(%error, "reader not adopted");
+                    }
+                }
+                Command::Drain { spread } => self.drain(spread),
+            }
+        }
+    }
+
+    fn adopt(&mut self, reader: Reader) -> io::Result<()> {
+        let mut socket = mio::net::TcpStream::from_std(reader.socket);
+        let lane = self.lane(&reader.topic);
+        let entry = self.conns.vacant_entry();
+        let key = entry.key();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut socket, Token(key), interest)?;
+        let Reader { wire, chunked, may_publish, skip, permit, .. } = reader;
+        let mut conn = Conn::new(socket, lane, ReaderParts { wire, chunked, may_publish, skip, permit });
+        if wire == Wire::Link || reader.owner.is_some() || may_publish {
+            conn.more = Some(Box::new(More::new(reader.owner)));
+        }
+        let wrote = conn.send(reader.head);
+        entry.insert(conn);
+        reader.topic.readers.fetch_add(1, Ordering::Relaxed);
+        self.conns[key].heard = self.second();
+        self.conns[key].due = self.next_ping();
+        if wrote == Wrote::Dead {
+            self.drop_conn(key, "connection lost");
+            return Ok(());
+        }
+        self.begin(key, reader.since.as_ref());
+        if !reader.early.is_empty() {
+            self.take_input(key, &reader.early);
+        }
+        Ok(())
+    }
+
+    fn lane(&mut self, topic: &Arc<Topic>) -> usize {
+        if let Some(lane) = self.lanes.iter().position(|lane| Arc::ptr_eq(&lane.topic, topic)) {
+            return lane;
+        }
+        let inbox = self.inbox.clone();
+        topic.log.on_change(move || inbox.signal());
+        self.lanes.push(Lane {
+            topic: topic.clone(),
+            version: 0,
+            live: topic.log.end(),
+            last: topic.log.last(),
+            events: 0,
+            bytes: 0,
+            pumped: topic.log.add_pump(),
+            tip: Default::default(),
+            behind: Vec::new(),
+            parked: Vec::new(),
+            quiet_since: Instant::now(),
+        });
+        self.lanes.len() - 1
+    }
+}

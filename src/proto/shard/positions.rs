@@ -1,0 +1,63 @@
+//! Positions told and acknowledgements heard (LINKS 10-13).
+
+use super::{Shard, conn::Place, lane::Lane};
+use crate::{
+    id::Id,
+    link::POSITION_EVERY,
+    proto::wire::{WIRES, Wire},
+};
+use std::time::Instant;
+
+impl Shard {
+    /// Links always, others while they are pinned.
+    pub(super) fn is_tracked(&self, key: usize) -> bool {
+        let conn = &self.conns[key];
+        conn.wire == Wire::Link || conn.more.as_ref().is_some_and(|more| more.pin.is_some())
+    }
+
+    /// Sends a `p` and remembers it; for chunked protocols what was written counts as received.
+    pub(super) fn tell_position(&mut self, key: usize, last: Option<&Id>, offset: u64) -> bool {
+        let now = Instant::now();
+        let lane = &self.lanes[self.conns[key].lane];
+        let (lane_events, lane_bytes) = (lane.events, lane.bytes);
+        let log = lane.topic.clone();
+        let conn = &mut self.conns[key];
+        let at_tip = matches!(conn.place, Place::Tip(_));
+        let n = if at_tip { lane_events.wrapping_sub(conn.mark) } else { conn.mark };
+        let websocket = conn.wire.is_websocket();
+        let more = conn.more();
+        more.since_told = if at_tip { lane_bytes } else { 0 };
+        more.told_at = now;
+        if !websocket {
+            if let Some(pin) = more.pin {
+                log.log.ack(pin, offset);
+            }
+            return true;
+        }
+        more.told.push_back((n, offset));
+        self.send(key, |wire| wire.position(last, n))
+    }
+
+    pub(super) fn tell_positions_when_due(&mut self, lane: usize, offset: u64) {
+        let last = match self.lanes[lane].topic.log.position(offset) {
+            Some(last) => last,
+            None => return,
+        };
+        let bytes = self.lanes[lane].bytes;
+        let mut due = Vec::new();
+        for wire in WIRES {
+            for group in [Lane::group(wire, false), Lane::group(wire, true)] {
+                if wire != Wire::Link && !self.lanes[lane].topic.log.is_blocking() {
+                    continue;
+                }
+                due.extend(self.lanes[lane].tip[group].iter().copied().filter(|&key| {
+                    let told = self.conns[key].more.as_ref().map_or(0, |more| more.since_told);
+                    bytes.wrapping_sub(told) >= POSITION_EVERY
+                }));
+            }
+        }
+        for key in due {
+            self.tell_position(key, Some(&last), offset);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What the clock brings: pings, keep-alives, give-ups, the drain.
+
+use super::{STALLED_SECS, Shard, conn::Place, lane::Lane};
+use crate::{
+    link::GoAway,
+    proto::wire::{Farewell, Wire},
+    topic::Policy,
+};
+use rand::RngExt;
+use std::time::{Duration, Instant};
+
+impl Shard {
+    pub(super) fn next_ping(&self) -> u32 {
+        let interval = self.tuning.ping_interval.as_secs_f64();
+        self.second() + (interval * rand::rng().random_range(0.8..1.2)).ceil().max(1.0) as u32
+    }
+
+    pub(super) fn tick(&mut self, now: Instant) {
+        let second = self.second();
+        let keys: Vec<usize> = self.conns.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            if self.conns.contains(key) {
+                self.tick_conn(key, second, now);
+            }
+        }
+        for lane in 0..self.lanes.len() {
+            self.lanes[lane].topic.log.expire(now);
+            self.lanes[lane].topic.log.expire_pins(now);
+            if now.duration_since(self.lanes[lane].quiet_since) >= self.tuning.keep_alive {
+                self.lanes[lane].quiet_since = now;
+                self.keep_alive(lane);
+            }
+            self.enforce_backlog(lane);
+        }
+    }
+
+    pub(super) fn tick_conn(&mut self, key: usize, second: u32, now: Instant) {
+        let conn = &self.conns[key];
+        let due = second >= conn.due;
+        match conn.place {
+            Place::New => {}
+            Place::Leaving if due => self.drop_conn(key, "no answer to the goodbye"),
+            Place::Leaving => {}
+            Place::Parked(_) if u64::from(second) >= conn.cursor => {
+                self.leave(key, &Farewell::GoAway(GoAway::Retry(1000)));
+            }
+            _ if self.draining && due => self.leave(key, &Farewell::Restart(1000)),
+            _ if self.draining => {}
+            _ => {
+                if self.is_tracked(key) {
+                    self.tick_tracked(key, now);
+                }
+                if self.conns.contains(key) && due {
+                    self.ping(key, second);
+                }
+            }
+        }
+    }
+
+    /// A `p` at least every second while something is unacknowledged (LINKS 11).
+    pub(super) fn tick_tracked(&mut self, key: usize, now: Instant) {
+        let conn = &self.conns[key];
+        let lane = &self.lanes[conn.lane];
+        let (offset, bytes) = match conn.place {
+            Place::Tip(_) => (lane.live, lane.bytes),
+            _ => (conn.cursor, 0),
+        };
+        let told = conn.more.as_ref().and_then(|more| more.told.back().map(|(_, offset)| *offset).or(Some(more.acked)));
+        let recently = conn.more.as_ref().is_some_and(|more| now.duration_since(more.told_at) < Duration::from_secs(1));
+        let _ = bytes;
+        if conn.is_clear()
+            && !recently
+            && told.is_some_and(|told| offset > told)
+            && !matches!(conn.place, Place::Parked(_))
+        {
+            let last = self.last_of(key);
+            self.tell_position(key, last.as_ref(), offset);
+        }
+    }
+
+    /// Asks a WebSocket reader whether it is there; closes it when it did not answer the last time. Not while bytes
+    /// wait for it, if it is pinned: it may be paused on purpose (LINKS 22).
+    pub(super) fn ping(&mut self, key: usize, second: u32) {
+        self.conns[key].due = self.next_ping();
+        let silent = second.saturating_sub(self.conns[key].heard);
+        let conn = &self.conns[key];
+        let pinned = conn.more.as_ref().is_some_and(|more| more.pin.is_some());
+        if !conn.wire.is_websocket() {
+            return;
+        }
+        let patience = self.tuning.ping_interval.as_secs() as u32 * 3;
+        let patience = if pinned && !conn.is_clear() { STALLED_SECS } else { patience };
+        if silent > patience.max(3) {
+            return self.drop_conn(key, "no pong");
+        }
+        if !conn.is_clear() || matches!(conn.place, Place::Parked(_)) {
+            return;
+        }
+        let (last, offset) = match conn.place {
+            Place::Tip(_) => (self.last_of(key), self.lanes[conn.lane].live),
+            _ => (self.last_of(key), conn.cursor),
+        };
+        self.tell_position(key, last.as_ref(), offset);
+    }
+
+    pub(super) fn keep_alive(&mut self, lane: usize) {
+        let lane = &self.lanes[lane];
+        let tip = [false, true].map(|in_chunks| &lane.tip[Lane::group(Wire::Sse, in_chunks)]);
+        let keys: Vec<usize> = tip.into_iter().chain([&lane.parked]).flatten().copied().collect();
+        for key in keys {
+            if self.conns[key].wire == Wire::Sse {
+                self.send(key, |wire| wire.position(None, 0));
+            }
+        }
+    }
+
+    /// Readers whose place was evicted are told at once, not when their socket has room again.
+    pub(super) fn enforce(&mut self, lane: usize) {
+        let base = self.lanes[lane].topic.log.base();
+        let disconnect = self.lanes[lane].topic.policy() == Policy::Disconnect;
+        if disconnect {
+            let slow = |key: &usize| self.conns[*key].cursor < base;
+            let keys: Vec<usize> = self.lanes[lane].behind.iter().copied().filter(slow).collect();
+            for key in keys {
+                let last = self.last_of(key);
+                self.leave(key, &Farewell::GoAway(GoAway::Slow(last)));
+            }
+        }
+    }
+
+    /// `--reader-backlog`: how far behind a reader may be.
+    pub(super) fn enforce_backlog(&mut self, lane: usize) {
+        let Some(limit) = self.tuning.backlog else { return };
+        let topic = self.lanes[lane].topic.clone();
+        if topic.policy() == Policy::Block {
+            return;
+        }
+        for key in self.lanes[lane].behind.clone() {
+            if topic.log.bytes_behind(self.conns[key].cursor) > limit && !self.conns[key].is_clear() {
+                let last = self.last_of(key);
+                self.leave(key, &Farewell::GoAway(GoAway::Slow(last)));
+            }
+        }
+    }
+
+    pub(super) fn drain(&mut self, spread: Duration) {
+        self.draining = true;
+        let now = self.second();
+        for (_, conn) in &mut self.conns {
+            if conn.place != Place::Leaving {
+                conn.due = now + rand::rng().random_range(0..=spread.as_secs() as u32);
+            }
+        }
+    }
+}

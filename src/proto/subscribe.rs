@@ -1,0 +1,308 @@
+//! From a request to a stream subscription: what is asked, whether it is allowed, and the answer's head.
+
+use super::wire::Wire;
+use crate::{
+    id::Since,
+    link,
+    site::{Rules, Site},
+    topic::Topic,
+};
+use hyper::{
+    HeaderMap, Method, StatusCode,
+    header::{self, HeaderName, HeaderValue},
+    http::request::Parts,
+};
+use std::{sync::Arc, time::Duration};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use url::form_urlencoded;
+
+/// How long a link's answer waits for the upstream's window (LINKS 8).
+const WINDOW_WAIT: Duration = Duration::from_secs(5);
+
+/// Why a request is refused.
+#[derive(Debug, PartialEq)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The JSON `error`.
+    pub error: String,
+    /// One more header, such as `Allow` or `Retry-After`.
+    pub header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Refusal {
+    /// A refusal without extra headers.
+    pub fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Refusal { status, error: error.into(), header: None }
+    }
+
+    /// With one more header.
+    pub fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.header = Some((name, HeaderValue::from_static(value)));
+        self
+    }
+}
+
+/// An accepted stream subscription.
+pub struct Subscription {
+    /// What is read.
+    pub topic: Arc<Topic>,
+    /// How.
+    pub wire: Wire,
+    /// From where.
+    pub since: Option<Since>,
+    /// The answer's status: 101 or 200.
+    pub status: StatusCode,
+    /// The answer's headers, without those of framing.
+    pub headers: HeaderMap,
+    /// What the reader's process calls itself.
+    pub owner: Option<String>,
+    /// Whether its messages are published.
+    pub may_publish: bool,
+}
+
+/// How the request wants to read; `None` when it is no stream subscription.
+pub fn wanted_wire(parts: &Parts) -> Option<Wire> {
+    if parts.method != Method::GET {
+        return None;
+    }
+    if is_upgrade(&parts.headers) {
+        return Some(Wire::Ws);
+    }
+    accepts(&parts.headers)
+}
+
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    has_token(headers, header::UPGRADE, "websocket")
+}
+
+/// The first stream type that `Accept` names, if it comes before JSON.
+fn accepts(headers: &HeaderMap) -> Option<Wire> {
+    let types = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut types = types.flat_map(|value| value.split(',')).filter_map(|range| range.split(';').next());
+    types.find_map(|range| match range.trim().to_ascii_lowercase().as_str() {
+        "text/event-stream" => Some(Some(Wire::Sse)),
+        "application/x-ndjson" => Some(Some(Wire::Ndjson)),
+        "application/json" => Some(None),
+        _ => None,
+    })?
+}
+
+fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(token))
+}
+
+/// The topic of a request.
+///
+/// # Errors
+/// 404: a remote peer cannot create a topic.
+pub fn find_topic(site: &Site, parts: &Parts) -> Result<Arc<Topic>, Refusal> {
+    let path = parts.uri.path();
+    site.topic(path).ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("no topic at {path}")))
+}
+
+/// Accepts a stream subscription. A link waits here until the window upstream is known (LINKS 8).
+///
+/// # Errors
+/// The refusal to answer with.
+pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscription, Refusal> {
+    let topic = find_topic(site, parts)?;
+    check_origin(&site.rules, &parts.headers)?;
+    let since = wanted_start(parts)?;
+    let mut headers = HeaderMap::new();
+    let (wire, status) = match wire {
+        Wire::Ws | Wire::Link => (upgrade(parts, &mut headers)?, StatusCode::SWITCHING_PROTOCOLS),
+        other => (other, StatusCode::OK),
+    };
+    if wire == Wire::Link {
+        wait_for_window(&topic).await?;
+    }
+    if matches!(wire, Wire::Sse) && topic.log.ended() && is_at_end(&topic, since.as_ref()) {
+        return Err(Refusal::new(StatusCode::NO_CONTENT, ""));
+    }
+    describe(site, &topic, wire, &mut headers);
+    allow_origin(&site.rules, &parts.headers, &mut headers);
+    let owner = parts.headers.get(link::INSTANCE_HEADER).and_then(|value| value.to_str().ok()).map(String::from);
+    let may_publish = wire == Wire::Ws && site.rules.accept_publish;
+    Ok(Subscription { topic, wire, since, status, headers, owner, may_publish })
+}
+
+/// RFC 6455 §4.2. The key is only echoed: it need not be sixteen bytes, as the curl lines that people have show.
+fn upgrade(parts: &Parts, headers: &mut HeaderMap) -> Result<Wire, Refusal> {
+    let asked = &parts.headers;
+    if !has_token(asked, header::CONNECTION, "upgrade") {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "Connection: Upgrade is missing"));
+    }
+    if asked.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let refusal = Refusal::new(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13");
+        return Err(refusal.with(header::SEC_WEBSOCKET_VERSION, "13"));
+    }
+    let Some(key) = asked.get(header::SEC_WEBSOCKET_KEY).filter(|key| !key.is_empty()) else {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing"));
+    };
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if has_token(asked, header::SEC_WEBSOCKET_PROTOCOL, link::SUBPROTOCOL) {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(link::SUBPROTOCOL));
+        return Ok(Wire::Link);
+    }
+    Ok(Wire::Ws)
+}
+
+/// What the answer says about the stream: type, window, path, policy, limit.
+fn describe(site: &Site, topic: &Topic, wire: Wire, headers: &mut HeaderMap) {
+    let mut put = |name: &'static str, value: String| {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    match wire {
+        Wire::Sse => put("content-type", "text/event-stream".into()),
+        Wire::Ndjson => put("content-type", "application/x-ndjson".into()),
+        Wire::Ws => return,
+        Wire::Link => {}
+    }
+    put(link::VERSION_HEADER, "v1".into());
+    if let Some(window) = topic.log.window() {
+        put(link::WINDOW_HEADER, link::window_text(&window));
+    }
+    let upstream = topic.provenance();
+    let separator = if upstream.is_empty() { "" } else { "," };
+    put(link::PATH_HEADER, format!("{}{separator}{upstream}", site.instance));
+    put(link::POLICY_HEADER, topic.policy().to_string());
+    put(link::MAX_MESSAGE_HEADER, site.rules.max_message.to_string());
+    if wire != Wire::Link {
+        put("cache-control", "no-store, no-transform".into());
+        put("x-accel-buffering", "no".into());
+    }
+}
+
+async fn wait_for_window(topic: &Topic) -> Result<(), Refusal> {
+    let mut changes = topic.log.watch();
+    let known = async {
+        while topic.log.window().is_none() {
+            if changes.changed().await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(WINDOW_WAIT, known).await.map_err(|_| {
+        let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the upstream is not connected yet");
+        refusal.with(header::RETRY_AFTER, "1")
+    })
+}
+
+/// A reader that comes back to a stream that has ended, having seen all of it (LINKS 18).
+fn is_at_end(topic: &Topic, since: Option<&Since>) -> bool {
+    matches!((since, topic.log.last()), (Some(Since::After(id)), Some(last)) if *id == last)
+}
+
+/// `Last-Event-ID`, else `?since=` or `?last_event_id=`.
+///
+/// # Errors
+/// 400 with the parameter's name.
+pub fn wanted_start(parts: &Parts) -> Result<Option<Since>, Refusal> {
+    let header = parts.headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?").trim().to_owned());
+    let header = header.filter(|value| !value.is_empty()).map(|value| ("Last-Event-ID", value));
+    let query = || {
+        let mut pairs = query_pairs(parts).filter(|(_, value)| !value.is_empty());
+        pairs.find_map(|(name, value)| match name.as_str() {
+            "since" => Some(("since", value)),
+            "last_event_id" => Some(("last_event_id", value)),
+            _ => None,
+        })
+    };
+    let Some((name, value)) = header.or_else(query) else { return Ok(None) };
+    let invalid = |why| Refusal::new(StatusCode::BAD_REQUEST, format!("Invalid {name}: {why}"));
+    Since::parse(&value).map(Some).map_err(invalid)
+}
+
+/// The query string, decoded as forms are.
+pub fn query_pairs(parts: &Parts) -> impl Iterator<Item = (String, String)> {
+    form_urlencoded::parse(parts.uri.query().unwrap_or("").as_bytes()).into_owned()
+}
+
+/// A page on the web must not read a stream on somebody's localhost: same origin unless `--allow-origin` says more.
+///
+/// # Errors
+/// 403.
+pub fn check_origin(rules: &Rules, headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let allowed = origin.to_str().is_ok_and(|origin| {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+        is_same_origin(origin, host) || is_allowed(rules, origin)
+    });
+    let refuse = || Refusal::new(StatusCode::FORBIDDEN, "this origin may not read here: see --allow-origin");
+    if allowed { Ok(()) } else { Err(refuse()) }
+}
+
+fn is_allowed(rules: &Rules, origin: &str) -> bool {
+    rules.allow_origin.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
+}
+
+/// The authority of the origin is the Host; default ports may be left out on either side.
+fn is_same_origin(origin: &str, host: &str) -> bool {
+    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    let default = if scheme == "https" { ":443" } else { ":80" };
+    let bare = |authority: &str| authority.strip_suffix(default).unwrap_or(authority).to_ascii_lowercase();
+    bare(authority) == bare(host)
+}
+
+/// `Access-Control-Allow-Origin` for an allowed cross origin.
+pub fn allow_origin(rules: &Rules, asked: &HeaderMap, headers: &mut HeaderMap) {
+    let origin = asked.get(header::ORIGIN);
+    if let Some(origin) = origin.filter(|origin| origin.to_str().is_ok_and(|origin| is_allowed(rules, origin))) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a header value"))
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn same_origin_knows_default_ports() {
+        for (origin, host, same) in [
+            ("http://example.com:80", "example.com:80", true),
+            ("http://example.com", "example.com:80", true),
+            ("http://localhost:8080", "LOCALHOST:8080", true),
+            ("https://localhost", "localhost:443", true),
+            ("http://evil.example", "localhost:8080", false),
+            ("http://localhost:81", "localhost", false),
+            ("null", "localhost", false),
+        ] {
+            assert_eq!(is_same_origin(origin, host), same, "{origin} {host}");
+        }
+    }
+
+    #[test]
+    fn accept_chooses_the_first_type_it_names() {
+        for (accept, wire) in [
+            ("text/event-stream", Some(Wire::Sse)),
+            ("application/x-ndjson;q=0.9", Some(Wire::Ndjson)),
+            ("application/json, text/event-stream", None),
+            ("*/*", None),
+            ("text/html,application/xhtml+xml", None),
+        ] {
+            assert_eq!(accepts(&headers(&[("accept", accept)])), wire, "{accept}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_found_in_lists() {
+        let asked = headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")]);
+        assert!(is_upgrade(&asked) && has_token(&asked, header::CONNECTION, "upgrade"));
+    }
+}

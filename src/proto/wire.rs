@@ -1,0 +1,149 @@
+//! How a stream reader is told things: the wire forms, and what each says at its start, for a gap and at the end.
+
+use super::{
+    json, sse,
+    ws::{encode, frame},
+};
+use crate::{
+    event::Batch,
+    id::Id,
+    link::{GoAway, Signal},
+    log::Gap,
+    units::now_ms,
+};
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// How events are written to a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wire {
+    /// WebSocket: one message per event.
+    Ws,
+    /// The same frames with positions in pings (subprotocol `wsevent.v1`).
+    Link,
+    /// Server-Sent Events.
+    Sse,
+    /// One JSON object per line.
+    Ndjson,
+}
+
+/// Every wire form, in the order of [`Wire::index`].
+pub const WIRES: [Wire; 4] = [Wire::Ws, Wire::Link, Wire::Sse, Wire::Ndjson];
+
+impl Wire {
+    /// Its place in [`WIRES`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// WebSocket framing, plain or link.
+    pub fn is_websocket(self) -> bool {
+        matches!(self, Wire::Ws | Wire::Link)
+    }
+
+    /// The batch's events from index `from` on. A link's must have been announced (see [`encode`]).
+    pub fn events(self, batch: &Batch, from: usize) -> Bytes {
+        match (self, from) {
+            (Wire::Ws, _) => batch.run().bytes().slice(batch.run().start_of(from)..),
+            (Wire::Link, _) => encode::link_frames(batch, from),
+            (Wire::Sse, 0) => batch.form(sse::SSE_FORM, |batch| sse::events(batch, 0)).clone(),
+            (Wire::Sse, _) => sse::events(batch, from),
+            (Wire::Ndjson, 0) => batch.form(json::NDJSON_FORM, |batch| json::lines(batch, 0)).clone(),
+            (Wire::Ndjson, _) => json::lines(batch, from),
+        }
+    }
+
+    /// What a reader hears when events are lost for it, and may go on. A plain WebSocket gets the ping of a link, which
+    /// it need not understand.
+    pub fn gap(self, gap: &Gap) -> Bytes {
+        match self {
+            Wire::Ws | Wire::Link => encode::ping(&Signal::from(gap)).freeze(),
+            Wire::Sse => sse::gap(gap).into(),
+            Wire::Ndjson => json::gap_line(gap).into(),
+        }
+    }
+
+    /// Where the stream stands, for a reader whose next event follows `last` (LINKS 7); also the keep-alive.
+    pub fn position(self, last: Option<&Id>, n: u64) -> Bytes {
+        let next = || last.map(|id| Id { seq: id.seq.after(), ..id.clone() });
+        match self {
+            Wire::Ws | Wire::Link => match next() {
+                Some(next) => encode::position(next, now_ms(), n).freeze(),
+                None => frame::control(frame::op::PING, b"").freeze(),
+            },
+            Wire::Sse => last.map_or_else(|| Bytes::from_static(b":\n\n"), |id| sse::position(id).into()),
+            Wire::Ndjson => Bytes::new(),
+        }
+    }
+
+    /// What stands right before the close when the stream has ended (LINKS 18).
+    pub fn end(self, last: Option<&Id>) -> Bytes {
+        match (self, last) {
+            (Wire::Link, Some(last)) => encode::ping(&Signal::End(last.clone())).freeze(),
+            _ => Bytes::new(),
+        }
+    }
+
+    /// How the server says goodbye.
+    pub fn farewell(self, farewell: &Farewell) -> Bytes {
+        match (self, farewell) {
+            (Wire::Ws | Wire::Link, Farewell::Echo(frame::code::NO_STATUS)) => {
+                frame::control(frame::op::CLOSE, b"").freeze()
+            }
+            (Wire::Ws | Wire::Link, farewell) => frame::close_frame(farewell.code(), &farewell.reason()).freeze(),
+            (Wire::Sse, Farewell::Restart(ms) | Farewell::GoAway(GoAway::Retry(ms))) => {
+                format!("retry: {ms}\n\n").into()
+            }
+            _ => Bytes::new(),
+        }
+    }
+}
+
+/// Why a reader's connection is closed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Farewell {
+    /// The stream has ended.
+    Done,
+    /// This process ends; come back after so many milliseconds.
+    Restart(u64),
+    /// See [`GoAway`].
+    GoAway(GoAway),
+    /// The peer broke a rule.
+    Fault(frame::Fault),
+    /// The peer closed first: its code comes back (RFC 6455 §5.5.1).
+    Echo(u16),
+}
+
+impl Farewell {
+    fn code(&self) -> u16 {
+        match self {
+            Farewell::Done => frame::code::DONE,
+            Farewell::Restart(_) => frame::code::RESTART,
+            Farewell::GoAway(_) => frame::code::TRY_LATER,
+            Farewell::Fault(fault) => fault.code,
+            Farewell::Echo(code) => *code,
+        }
+    }
+
+    /// The close reason, and the word for the log line.
+    pub fn reason(&self) -> String {
+        match self {
+            Farewell::Done => String::new(),
+            Farewell::Restart(_) => "restart".into(),
+            Farewell::GoAway(why) => why.to_text(),
+            Farewell::Fault(fault) => fault.reason.into(),
+            Farewell::Echo(_) => String::new(),
+        }
+    }
+}
+
+/// HTTP/1.1 chunked framing (RFC 9112 §7.1): each piece is one chunk.
+pub fn chunked(piece: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(piece.len() + 16);
+    out.put_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+    out.put_slice(piece);
+    out.put_slice(b"\r\n");
+    out.freeze()
+}
+
+/// The last chunk.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";

@@ -1,0 +1,4 @@
+//! WebSocket (RFC 6455): frames, and what a link adds to them.
+
+pub mod encode;
+pub mod frame;

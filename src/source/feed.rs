@@ -1,0 +1,161 @@
+//! From an upstream into a topic: whose numbers count, what was seen already, where to resume.
+
+use crate::{
+    event::{Batch, Event, Run, Seqs},
+    id::{Epoch, Id, Seq, Since},
+    log::{Gap, Window},
+    topic::Topic,
+    units::now_ms,
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+/// The highest number taken of each epoch, shared by the inputs of a merge: inputs that show the same epoch are copies
+/// (LINKS 2).
+pub type Marks = Arc<Mutex<HashMap<Epoch, Seq>>>;
+
+/// One upstream's way into a topic.
+pub struct Feed {
+    /// Where events go.
+    pub topic: Arc<Topic>,
+    /// Ids are kept (LINKS 2); else the topic numbers anew.
+    keeps: bool,
+    marks: Marks,
+    /// The newest position of ours that was read here.
+    position: Option<Id>,
+    /// The newest foreign id, opaque (LINKS 1).
+    foreign: Option<String>,
+    /// Where to begin before anything was read.
+    start: Option<Since>,
+    opened: bool,
+}
+
+impl Feed {
+    /// Begins at `start`.
+    pub fn new(topic: Arc<Topic>, keeps: bool, marks: Marks, start: Option<Since>) -> Self {
+        Feed { topic, keeps, marks, position: None, foreign: None, start, opened: false }
+    }
+
+    /// What to ask the upstream for.
+    pub fn since(&self) -> Option<Since> {
+        self.position.clone().map(Since::After).or_else(|| self.start.clone())
+    }
+
+    /// What to send back to an upstream whose ids are its own.
+    pub fn foreign_id(&self) -> Option<&str> {
+        self.foreign.as_deref()
+    }
+
+    /// The newest position of ours that was read.
+    pub fn position(&self) -> Option<&Id> {
+        self.position.as_ref()
+    }
+
+    /// The upstream answered: `ours` when its ids are ours, with the window that it holds.
+    pub fn open(&mut self, ours: bool, window: Option<Window>) {
+        let again = std::mem::replace(&mut self.opened, true);
+        if ours {
+            if self.keeps {
+                self.topic.log.set_upstream_window(window);
+            }
+            return;
+        }
+        let had_ids = self.position.take().is_some();
+        if std::mem::take(&mut self.keeps) {
+            // LINKS 2: from here on the numbers are ours.
+            self.topic.log.become_origin(Epoch::new(now_ms(), rand::random()));
+        }
+        if (again && self.foreign.is_none()) || had_ids {
+            self.topic.log.publish_gap(None, "the upstream carries no ids: what it sent meanwhile is unknown");
+        }
+    }
+
+    /// Messages with numbers `first, first+1, …`, or without any.
+    pub async fn run(&mut self, run: Run, first: Option<(Id, u64)>) {
+        let count = run.len() as u64;
+        self.topic.log.room().await;
+        let Some((first, time)) = first else {
+            self.topic.publish_run(run, now_ms());
+            return;
+        };
+        let last = Id { epoch: first.epoch.clone(), seq: Seq { n: first.seq.n + count - 1, ..first.seq } };
+        let seqs = if first.seq.k == 0 { Seqs::From(first.seq.n) } else { Seqs::Each([first.seq].into()) };
+        if self.keeps {
+            self.topic.keep(Batch::new(first.epoch, seqs, time, run, Vec::new()));
+        } else {
+            self.renumber(Batch::new(first.epoch, seqs, time, run, Vec::new()));
+        }
+        self.position = Some(last);
+    }
+
+    /// Events one by one, as protocols other than a link bring them: all with an id of ours, or none.
+    pub async fn events(&mut self, events: Vec<(Option<Id>, Event)>, time: u64) {
+        self.topic.log.room().await;
+        let mut rest = events.into_iter().peekable();
+        while let Some((id, event)) = rest.next() {
+            let Some(id) = id else {
+                self.topic.publish(vec![event], time);
+                continue;
+            };
+            let (mut seqs, mut batch) = (vec![id.seq], vec![event]);
+            while let Some((Some(next), event)) =
+                rest.next_if(|(next, _)| next.as_ref().is_some_and(|n| n.epoch == id.epoch))
+            {
+                seqs.push(next.seq);
+                batch.push(event);
+            }
+            let last = seqs.last().copied().unwrap_or(id.seq);
+            self.numbered(&id.epoch, seqs, &batch, time);
+            self.position = Some(Id { epoch: id.epoch, seq: last });
+        }
+    }
+
+    fn numbered(&self, epoch: &Epoch, seqs: Vec<Seq>, events: &[Event], time: u64) {
+        let attrs = events.iter().enumerate().filter_map(|(i, event)| Some((i as u32, event.attrs.clone()?)));
+        let batch = Batch::new(epoch.clone(), Seqs::of(seqs), time, Run::of(events), attrs.collect());
+        if self.keeps { self.topic.keep(batch) } else { self.renumber(batch) }
+    }
+
+    fn renumber(&self, batch: Batch) {
+        let mut marks = self.marks.lock().unwrap_or_else(|p| p.into_inner());
+        let seen = marks.get(batch.epoch()).map_or(0, |mark| batch.count_to(mark.covering()));
+        marks.insert(batch.epoch().clone(), batch.last_seq());
+        drop(marks);
+        if seen == 0 && batch.attrs().is_empty() {
+            self.topic.publish_run(batch.run().clone(), batch.time());
+        } else if seen < batch.len() {
+            self.topic.publish(batch.events().skip(seen).map(|(_, event)| event).collect(), batch.time());
+        }
+    }
+
+    /// The upstream says that these are lost for us.
+    pub fn gap(&mut self, gap: Gap) {
+        self.position = Some(gap.to.clone());
+        if self.keeps {
+            self.topic.log.keep_gap(gap);
+        } else {
+            self.topic.log.publish_gap(gap.count, &gap.reason);
+        }
+    }
+
+    /// An event was refused here: its place becomes a gap, and we go on behind it (LINKS 17).
+    pub fn refuse(&mut self, id: Option<Id>, reason: &str) {
+        tracing::warn!(id = ?id, reason, "event refused");
+        match id {
+            Some(id) => self.gap(Gap { from: id.clone(), to: id, count: Some(1), reason: reason.into() }),
+            None => self.topic.log.publish_gap(Some(1), reason),
+        }
+    }
+
+    /// A position without an event: nothing of ours is missing up to here.
+    pub fn advance(&mut self, id: Id) {
+        self.position = Some(id);
+    }
+
+    /// The newest id of an upstream that numbers in its own way.
+    pub fn set_foreign_id(&mut self, id: String) {
+        self.foreign = Some(id);
+    }
+}

@@ -1,0 +1,286 @@
+//! An HTTP upstream: Server-Sent Events or NDJSON.
+
+use super::{
+    feed::Feed,
+    upstream::{Answer, Failure, Upstream},
+};
+use crate::{
+    event::{Attrs, Event},
+    id::Id,
+    link,
+    log::Gap,
+    proto::sse,
+    units::now_ms,
+};
+use bytes::{Bytes, BytesMut};
+use data_encoding::BASE64;
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    header::{self, HeaderName, HeaderValue},
+};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use std::{sync::Arc, time::Duration};
+use url::Url;
+
+/// Redirects that are followed.
+const MAX_REDIRECTS: usize = 5;
+
+/// Connects and reads until the connection ends; `Ok` means that the stream has (204).
+///
+/// # Errors
+/// Why it ended otherwise.
+pub async fn consume(upstream: &Upstream, feed: &mut Feed, on_open: &mut (dyn FnMut() + Send)) -> Result<(), Failure> {
+    let (response, driver) = ask(upstream, feed).await?;
+    let _driver = Abort(driver);
+    let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let status = response.status().as_u16();
+    if status == 204 {
+        return Ok(());
+    }
+    if status != 200 {
+        return Err(refusal(status, response.status().canonical_reason().unwrap_or(""), text("retry-after")));
+    }
+    let kind = text("content-type").unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    let parser = match kind.as_str() {
+        "text/event-stream" => Parser::Sse(sse::Parser::new(upstream.max_message.saturating_mul(2))),
+        "application/x-ndjson" | "application/jsonl" => Parser::Ndjson(BytesMut::new()),
+        other => return Err(Failure::NoStream(format!("the answer is `{other}`, not a stream of events"))),
+    };
+    let ours = Answer::read(text).apply(upstream, feed)?;
+    on_open();
+    read(upstream, feed, response.into_body(), parser, ours).await
+}
+
+/// Ends the connection's task with the consumer.
+struct Abort(tokio::task::JoinHandle<()>);
+
+impl Drop for Abort {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn ask(upstream: &Upstream, feed: &Feed) -> Result<(Response<Incoming>, tokio::task::JoinHandle<()>), Failure> {
+    let mut url = plain(&upstream.url);
+    for _ in 0..=MAX_REDIRECTS {
+        let io = upstream.dialer.dial(&url).await?;
+        let shake = hyper::client::conn::http1::handshake(TokioIo::new(io)).await;
+        let (mut sender, connection) = shake.map_err(|error| Failure::lost(&error))?;
+        let driver = tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        let sent = tokio::time::timeout(upstream.dialer.timeout, sender.send_request(request(upstream, feed, &url)?));
+        let response = sent.await.map_err(|_| Failure::lost(&"no answer in time"))?.map_err(|e| Failure::lost(&e))?;
+        if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+            return Ok((response, driver));
+        }
+        driver.abort();
+        let to = response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
+        url = to.and_then(|to| url.join(to).ok()).ok_or_else(|| Failure::NoStream("a redirect to nowhere".into()))?;
+    }
+    Err(Failure::NoStream("too many redirects".into()))
+}
+
+/// `sse+http` and `ndjson+http` say what to ask for; the connection is plain HTTP.
+fn plain(url: &Url) -> Url {
+    let text = url.as_str();
+    text.split_once('+')
+        .filter(|(kind, _)| matches!(*kind, "sse" | "ndjson"))
+        .and_then(|(_, rest)| Url::parse(rest).ok())
+        .unwrap_or_else(|| url.clone())
+}
+
+fn request(upstream: &Upstream, feed: &Feed, url: &Url) -> Result<Request<Empty<Bytes>>, Failure> {
+    let accept = match upstream.url.scheme().split_once('+') {
+        Some(("sse", _)) => "text/event-stream",
+        Some(("ndjson", _)) => "application/x-ndjson",
+        _ => "text/event-stream, application/x-ndjson;q=0.5",
+    };
+    let (mut url, mut resume) = (url.clone(), None);
+    match (feed.foreign_id(), feed.since()) {
+        (Some(id), _) => resume = Some(id.to_owned()),
+        (None, Some(crate::id::Since::After(id))) => resume = Some(id.to_string()),
+        (None, since) => url = link::with_since(&url, since.as_ref()),
+    }
+    let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
+    let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
+    let mut request = Request::get(target).header(header::HOST, host).header(header::ACCEPT, accept);
+    request = request.header(header::CACHE_CONTROL, "no-store").header(link::INSTANCE_HEADER, &upstream.instance);
+    if let Some(id) = resume {
+        request = request.header("last-event-id", id);
+    }
+    for (name, value) in authorization(&url).iter().chain(&upstream.headers) {
+        let pair = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value));
+        if let (Ok(name), Ok(value)) = pair {
+            request = request.header(name, value);
+        }
+    }
+    request.body(Empty::new()).map_err(|error| Failure::NoStream(error.to_string()))
+}
+
+/// Credentials in the URL as a header (RFC 7617).
+pub fn authorization(url: &Url) -> Option<(String, String)> {
+    let (user, password) = (url.username(), url.password());
+    let text = format!("{user}:{}", password.unwrap_or(""));
+    let known = !user.is_empty() || password.is_some();
+    known.then(|| ("Authorization".into(), format!("Basic {}", BASE64.encode(text.as_bytes()))))
+}
+
+/// An answer other than the asked stream.
+pub fn refusal(status: u16, reason: &str, retry_after: Option<&str>) -> Failure {
+    let text = format!("the server answered {status} {reason}").trim_end().to_owned();
+    let wait = retry_after.and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+    match status {
+        401 | 403 => Failure::Refused(text),
+        408 | 425 | 429 | 500..=599 => Failure::Lost(text, wait),
+        _ => Failure::NoStream(text),
+    }
+}
+
+enum Parser {
+    Sse(sse::Parser),
+    Ndjson(BytesMut),
+}
+
+/// One event as a text protocol brings it.
+enum Told {
+    Event(Option<Id>, Event, Option<u64>),
+    Foreign(String),
+    Position(Id),
+    Gap(Gap),
+    Retry(Duration),
+}
+
+async fn read(
+    upstream: &Upstream,
+    feed: &mut Feed,
+    mut body: Incoming,
+    mut parser: Parser,
+    ours: bool,
+) -> Result<(), Failure> {
+    let mut retry = None;
+    // Only our own servers promise comments on idle streams.
+    let idle = upstream.idle_timeout.filter(|_| ours).unwrap_or(Duration::from_secs(86_400));
+    loop {
+        let frame = match tokio::time::timeout(idle, body.frame()).await {
+            Err(_) => return Err(Failure::Lost("silent for too long".into(), retry)),
+            Ok(None) => return Err(Failure::Lost("the stream was closed".into(), retry)),
+            Ok(Some(Err(error))) => return Err(Failure::Lost(error.to_string(), retry)),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        let Some(bytes) = frame.data_ref() else { continue };
+        let told = match &mut parser {
+            Parser::Sse(parser) => sse_events(parser, bytes, ours)?,
+            Parser::Ndjson(buf) => ndjson_events(buf, bytes, ours, upstream.max_message)?,
+        };
+        for wait in take(feed, told, upstream.max_message).await {
+            retry = Some(wait);
+        }
+    }
+}
+
+async fn take(feed: &mut Feed, told: Vec<Told>, max: usize) -> Vec<Duration> {
+    let (mut events, mut time, mut retries) = (Vec::new(), None, Vec::new());
+    for told in told {
+        match told {
+            Told::Event(id, event, at) if event.payload.len() <= max => {
+                time = time.or(at);
+                events.push((id, event));
+                continue;
+            }
+            Told::Retry(wait) => {
+                retries.push(wait);
+                continue;
+            }
+            _ => {}
+        }
+        feed.events(std::mem::take(&mut events), time.take().unwrap_or_else(now_ms)).await;
+        match told {
+            Told::Event(id, ..) => feed.refuse(id, "larger than --max-message"),
+            Told::Gap(gap) => feed.gap(gap),
+            Told::Position(id) => feed.advance(id),
+            Told::Foreign(id) => feed.set_foreign_id(id),
+            Told::Retry(_) => {}
+        }
+    }
+    if !events.is_empty() {
+        feed.events(events, time.unwrap_or_else(now_ms)).await;
+    }
+    retries
+}
+
+fn sse_events(parser: &mut sse::Parser, bytes: &[u8], ours: bool) -> Result<Vec<Told>, Failure> {
+    let mut blocks = Vec::new();
+    parser.feed(bytes, &mut blocks).map_err(|_| Failure::lost(&"an event is larger than --max-message"))?;
+    let mut told = Vec::new();
+    for block in blocks {
+        told.extend(block.retry.map(|ms| Told::Retry(Duration::from_millis(ms))));
+        let id = block.id.as_deref().filter(|_| ours).and_then(Id::parse);
+        if ours && block.kind.as_deref() == Some("gap") {
+            told.extend(block.data.as_deref().and_then(gap_of).map(Told::Gap));
+            continue;
+        }
+        match (block.exact.filter(|_| ours), block.data) {
+            (None, None) => told.extend(id.map(Told::Position)),
+            (exact, data) => {
+                let event = exact.unwrap_or_else(|| Event::new(data.unwrap_or_default()));
+                let attrs = block.kind.map(|kind| Arc::new(Attrs { kind: Some(kind), ..Attrs::default() }));
+                told.push(Told::Event(id, Event { attrs, ..event }, None));
+            }
+        }
+        told.extend(block.id.filter(|_| !ours).map(Told::Foreign));
+    }
+    Ok(told)
+}
+
+fn gap_of(data: &str) -> Option<Gap> {
+    let value: Value = serde_json::from_str(data).ok()?;
+    gap_from(&value)
+}
+
+fn gap_from(value: &Value) -> Option<Gap> {
+    let id = |name: &str| value.get(name)?.as_str().and_then(Id::parse);
+    let count = value.get("count").and_then(Value::as_u64);
+    Some(Gap { from: id("from")?, to: id("to")?, count, reason: "told by the upstream".into() })
+}
+
+fn ndjson_events(buf: &mut BytesMut, bytes: &[u8], ours: bool, max: usize) -> Result<Vec<Told>, Failure> {
+    buf.extend_from_slice(bytes);
+    let mut told = Vec::new();
+    while let Some(end) = memchr::memchr(b'\n', buf) {
+        let line = buf.split_to(end + 1).freeze();
+        let line = line.slice(..end);
+        if !line.trim_ascii().is_empty() {
+            told.push(if ours { own_line(&line) } else { Told::Event(None, Event::new(line), None) });
+        }
+    }
+    // A JSON string may be six times as long as what it spells.
+    if buf.len() > max.saturating_mul(6).saturating_add(1024) {
+        return Err(Failure::lost(&"a line is larger than --max-message"));
+    }
+    Ok(told)
+}
+
+fn own_line(line: &Bytes) -> Told {
+    let verbatim = || Told::Event(None, Event::new(line.clone()), None);
+    let Ok(value) = serde_json::from_slice::<Value>(line) else { return verbatim() };
+    if let Some(gap) = value.get("gap").and_then(gap_from) {
+        return Told::Gap(gap);
+    }
+    let id = value.get("id").and_then(Value::as_str).and_then(Id::parse);
+    let kind = value.get("type").and_then(Value::as_str).map(String::from);
+    let attrs = kind.map(|kind| Arc::new(Attrs { kind: Some(kind), ..Attrs::default() }));
+    let text = value.get("data").and_then(Value::as_str).map(|text| Bytes::from(text.to_owned()));
+    let binary = || BASE64.decode(value.get("data_base64")?.as_str()?.as_bytes()).ok().map(Bytes::from);
+    let event = match text {
+        Some(payload) => Event { payload, text: true, attrs },
+        None => match binary() {
+            Some(payload) => Event { payload, text: false, attrs },
+            None => return verbatim(),
+        },
+    };
+    Told::Event(id, event, value.get("time").and_then(Value::as_u64))
+}

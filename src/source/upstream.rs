@@ -1,0 +1,227 @@
+//! An upstream and the patience with it: connect, read, lose, wait, resume.
+
+use super::{feed::Feed, http, ws};
+use crate::{
+    net::{Dialer, redacted},
+    topic::Topic,
+};
+use rand::RngExt;
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+use tracing::{info, warn};
+use url::Url;
+
+/// The first delay is up to this, doubling up to `--retry-max`.
+const FIRST_DELAY: Duration = Duration::from_millis(250);
+/// A connection that held for so long starts the delays anew.
+const STABLE: Duration = Duration::from_secs(5);
+
+/// What is consumed, and how.
+#[derive(Clone)]
+pub struct Upstream {
+    /// `ws wss http https`, the latter also as `sse+…` and `ndjson+…`.
+    pub url: Url,
+    /// More request headers.
+    pub headers: Vec<(String, String)>,
+    /// How to connect.
+    pub dialer: Dialer,
+    /// Names this process.
+    pub instance: String,
+    /// Bytes that one event may have.
+    pub max_message: usize,
+    /// Silence after which the connection is given up; pings and comments count as sound.
+    pub idle_timeout: Option<Duration>,
+    /// Failed attempts in a row before giving up; `None` never.
+    pub retries: Option<u32>,
+    /// The longest delay.
+    pub retry_max: Duration,
+    /// Send every message back with its opcode.
+    pub echo: bool,
+    /// A consumer gives up where a serving process keeps trying.
+    pub terminal: bool,
+    /// Adopt the upstream's `block` policy: how many readers to await, how long to keep a departed one's pin.
+    pub adopt_block: Option<(usize, Duration)>,
+}
+
+/// How one connection ended.
+#[derive(Debug)]
+pub enum Failure {
+    /// Not reached, or lost: try again, not before the given delay.
+    Lost(String, Option<Duration>),
+    /// 401, 403, or closed with 1008.
+    Refused(String),
+    /// What answered is no stream.
+    NoStream(String),
+    /// The stream has ended: nothing will follow (LINKS 18).
+    Ended,
+}
+
+impl Failure {
+    /// A connection that broke or was not made.
+    pub fn lost(error: &dyn std::fmt::Display) -> Self {
+        Failure::Lost(error.to_string(), None)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::lost(&error)
+    }
+}
+
+/// How consuming ended.
+#[derive(Debug, PartialEq)]
+pub enum Outcome {
+    /// The upstream's stream has ended.
+    Ended,
+    /// Not reached within `--retries`.
+    Unreachable(String),
+    /// Refused by authorisation.
+    Refused(String),
+    /// The answer was no stream.
+    NoStream(String),
+}
+
+/// Consumes until there is nothing more to hope for. `connected` turns true when the upstream has answered once.
+pub async fn run(upstream: Upstream, mut feed: Feed, connected: watch::Sender<bool>) -> Outcome {
+    let name = redacted(&upstream.url);
+    let mut failures = 0u32;
+    let mut state = State::New;
+    loop {
+        let began = Instant::now();
+        let mut on_open = || {
+            state.change(State::Connected, || info!(upstream = %name, "connected"));
+            connected.send_replace(true);
+        };
+        let ended = consume(&upstream, &mut feed, &mut on_open).await;
+        if state == State::Connected && began.elapsed() >= STABLE {
+            failures = 0;
+        }
+        let (reason, wait) = match ended {
+            Failure::Ended if upstream.terminal => return Outcome::Ended,
+            Failure::Ended => {
+                state.change(State::Ended, || info!(upstream = %name, "the stream has ended"));
+                feed.topic.log.finish();
+                failures = failures.max(3);
+                (String::new(), None)
+            }
+            Failure::Refused(reason) if upstream.terminal => return Outcome::Refused(reason),
+            Failure::NoStream(reason) if upstream.terminal => return Outcome::NoStream(reason),
+            Failure::Refused(reason) | Failure::NoStream(reason) => (reason, Some(upstream.retry_max)),
+            Failure::Lost(reason, wait) => (reason, wait),
+        };
+        let was_connected = state == State::Connected;
+        if state != State::Ended {
+            state.change(
+                State::Down,
+                || warn!(upstream = %name, %reason, "{}", if was_connected { "lost" } else { "cannot connect" }),
+            );
+        }
+        if upstream.retries.is_some_and(|retries| failures >= retries) {
+            return Outcome::Unreachable(reason);
+        }
+        tokio::time::sleep(delay(failures, upstream.retry_max).max(wait.unwrap_or_default())).await;
+        failures += 1;
+    }
+}
+
+async fn consume(upstream: &Upstream, feed: &mut Feed, on_open: &mut (dyn FnMut() + Send)) -> Failure {
+    let websocket = matches!(upstream.url.scheme(), "ws" | "wss");
+    let ended = if websocket {
+        ws::consume(upstream, feed, on_open).await
+    } else {
+        http::consume(upstream, feed, on_open).await
+    };
+    ended.err().unwrap_or(Failure::Ended)
+}
+
+/// What the log lines tell apart: one line per change, not per attempt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    New,
+    Connected,
+    Down,
+    Ended,
+}
+
+impl State {
+    fn change(&mut self, to: State, tell: impl FnOnce()) {
+        if *self != to {
+            *self = to;
+            tell();
+        }
+    }
+}
+
+/// Exponential backoff with full jitter.
+fn delay(failures: u32, max: Duration) -> Duration {
+    let ceiling = FIRST_DELAY.saturating_mul(1 << failures.min(16)).min(max);
+    ceiling.mul_f64(rand::rng().random_range(0.0..1.0))
+}
+
+/// What an answer's headers say about the stream behind it.
+pub struct Answer {
+    /// Its ids are ours.
+    pub ours: bool,
+    /// What it holds.
+    pub window: Option<crate::log::Window>,
+    /// Instances up to the origin.
+    pub path: String,
+    /// Its slow-reader policy is `block`.
+    pub blocks: bool,
+}
+
+impl Answer {
+    /// Reads the headers by name.
+    pub fn read<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Self {
+        use crate::link::{PATH_HEADER, POLICY_HEADER, VERSION_HEADER, WINDOW_HEADER, parse_window};
+        Answer {
+            ours: get(VERSION_HEADER) == Some("v1"),
+            window: get(WINDOW_HEADER).and_then(parse_window),
+            path: get(PATH_HEADER).unwrap_or("").to_owned(),
+            blocks: get(POLICY_HEADER) == Some("block"),
+        }
+    }
+
+    /// Takes the answer into the topic: loops are refused (LINKS 25), the policy travels.
+    ///
+    /// # Errors
+    /// [`Failure::Lost`] for a loop.
+    pub fn apply(self, upstream: &Upstream, feed: &mut Feed) -> Result<bool, Failure> {
+        let hops = self.path.split(',').filter(|hop| !hop.is_empty()).count();
+        if self.path.split(',').any(|hop| hop == upstream.instance) {
+            return Err(Failure::Lost(
+                "this instance is its own upstream: refusing the loop".into(),
+                Some(upstream.retry_max),
+            ));
+        }
+        if hops > crate::link::MAX_HOPS {
+            return Err(Failure::Lost(format!("{hops} hops to the origin: refusing"), Some(upstream.retry_max)));
+        }
+        let topic: &Topic = &feed.topic;
+        topic.set_provenance(self.path);
+        if let (true, true, Some((awaited, grace))) = (self.ours, self.blocks, upstream.adopt_block) {
+            topic.block(awaited, grace);
+        }
+        feed.open(self.ours, self.window);
+        Ok(self.ours)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_the_maximum() {
+        let max = Duration::from_secs(5);
+        for (failures, ceiling) in [(0, 250), (1, 500), (4, 4000), (5, 5000), (60, 5000)] {
+            for _ in 0..50 {
+                assert!(delay(failures, max) <= Duration::from_millis(ceiling));
+            }
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! A WebSocket upstream: a link of ours, or any server's stream.
+
+use super::{
+    feed::Feed,
+    upstream::{Answer, Failure, Upstream},
+};
+use crate::{
+    event::{Attrs, Event, MAX_BATCH, Run},
+    id::Id,
+    link::{self, GoAway, Signal, with_since},
+    log::Gap,
+    net::Io,
+    proto::ws::frame::{Assembler, Got, Header, code, masked, op, scan},
+    units::now_ms,
+};
+use bytes::{Bytes, BytesMut};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
+
+/// What is read at once.
+const READ: usize = 256 << 10;
+/// An answer's head at most.
+const MAX_HEAD: usize = 32 << 10;
+/// Between two `k`, so that acknowledgements cost nothing per event.
+const KEEP_PACE: Duration = Duration::from_millis(20);
+
+/// Connects and reads until the connection ends; `Ok` means that the stream has.
+///
+/// # Errors
+/// Why it ended otherwise.
+pub async fn consume(upstream: &Upstream, feed: &mut Feed, on_open: &mut (dyn FnMut() + Send)) -> Result<(), Failure> {
+    let mut io = upstream.dialer.dial(&upstream.url).await?;
+    let shake = tokio::time::timeout(upstream.dialer.timeout, shake_hands(upstream, feed, &mut io));
+    let (answer, is_link, rest) = shake.await.map_err(|_| Failure::lost(&"no answer to the handshake"))??;
+    let ours = Answer { ours: is_link, ..answer }.apply(upstream, feed)?;
+    on_open();
+    let mut session = Session::new(upstream, feed, io, ours, rest);
+    session.run().await
+}
+
+async fn shake_hands(
+    upstream: &Upstream,
+    feed: &Feed,
+    io: &mut Box<dyn Io>,
+) -> Result<(Answer, bool, BytesMut), Failure> {
+    let key = generate_key();
+    io.write_all(request(upstream, feed, &key).as_bytes()).await?;
+    let mut buf = BytesMut::with_capacity(4096);
+    loop {
+        if let Some((answer, is_link, len)) = parse_answer(&buf, &key)? {
+            return Ok((answer, is_link, buf.split_off(len)));
+        }
+        if buf.len() > MAX_HEAD {
+            return Err(Failure::NoStream("the answer's head is too large".into()));
+        }
+        if io.read_buf(&mut buf).await? == 0 {
+            return Err(Failure::lost(&"closed in the handshake"));
+        }
+    }
+}
+
+fn request(upstream: &Upstream, feed: &Feed, key: &str) -> String {
+    let url = with_since(&upstream.url, feed.since().as_ref());
+    let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
+    let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
+    let mut text = format!(
+        "GET {target} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {}\r\n{}: {}\r\n{}: {}\r\n",
+        link::SUBPROTOCOL,
+        link::INSTANCE_HEADER,
+        upstream.instance,
+        link::MAX_MESSAGE_HEADER,
+        upstream.max_message,
+    );
+    for (name, value) in super::http::authorization(&upstream.url).iter().chain(&upstream.headers) {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    text.push_str("\r\n");
+    text
+}
+
+/// `None` when the head is not whole yet; else what it says, whether it is a link, and its length.
+fn parse_answer(bytes: &[u8], key: &str) -> Result<Option<(Answer, bool, usize)>, Failure> {
+    let mut fields = [httparse::EMPTY_HEADER; 100];
+    let mut response = httparse::Response::new(&mut fields);
+    let len = match response.parse(bytes) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(error) => return Err(Failure::NoStream(format!("the answer is not HTTP: {error}"))),
+    };
+    let get = |name: &str| {
+        let field = response.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name));
+        field.and_then(|field| std::str::from_utf8(field.value).ok()).map(str::trim)
+    };
+    let status = response.code.unwrap_or(0);
+    if status != 101 {
+        return Err(super::http::refusal(status, response.reason.unwrap_or(""), get("retry-after")));
+    }
+    if get("sec-websocket-accept") != Some(&derive_accept_key(key.as_bytes())) {
+        return Err(Failure::NoStream("Sec-WebSocket-Accept does not fit the key".into()));
+    }
+    if get("sec-websocket-extensions").is_some_and(|extensions| !extensions.is_empty()) {
+        return Err(Failure::NoStream("the server chose an extension that was not offered".into()));
+    }
+    let is_link = get("sec-websocket-protocol") == Some(link::SUBPROTOCOL);
+    Ok(Some((Answer::read(get), is_link, len)))
+}
+
+/// Where the next message stands, by the last `p`.
+#[derive(Clone, Debug)]
+struct Position {
+    next: Id,
+    ms: u64,
+    told: Instant,
+}
+
+impl Position {
+    /// The origin's time of the `p` plus local elapsed time, so that it rises (LINKS 9).
+    fn time(&self) -> u64 {
+        self.ms + self.told.elapsed().as_millis() as u64
+    }
+}
+
+struct Session<'a> {
+    upstream: &'a Upstream,
+    feed: &'a mut Feed,
+    io: Box<dyn Io>,
+    inbound: Assembler,
+    /// Ids are ours, as long as positions come.
+    is_link: bool,
+    position: Option<Position>,
+    /// Data messages received, attributes not counted (LINKS 10).
+    count: u64,
+    attrs: Option<Option<Arc<Attrs>>>,
+    /// Bytes of a refused message that are still to come.
+    skip: usize,
+    ended: bool,
+    kept: Option<Id>,
+}
+
+impl<'a> Session<'a> {
+    fn new(upstream: &'a Upstream, feed: &'a mut Feed, io: Box<dyn Io>, is_link: bool, rest: BytesMut) -> Self {
+        let mut inbound = Assembler::new(false, upstream.max_message);
+        inbound.buf = rest;
+        Session {
+            upstream,
+            feed,
+            io,
+            inbound,
+            is_link,
+            position: None,
+            count: 0,
+            attrs: None,
+            skip: 0,
+            ended: false,
+            kept: None,
+        }
+    }
+
+    async fn run(&mut self) -> Result<(), Failure> {
+        let mut acks = self.feed.topic.log.watch_acks();
+        let mut asked = false;
+        loop {
+            self.take_buffered().await?;
+            self.inbound.buf.reserve(READ / 4);
+            let quiet = self.upstream.idle_timeout.map_or(Duration::from_secs(3600), |idle| idle / 2);
+            tokio::select! {
+                read = tokio::time::timeout(quiet, self.io.read_buf(&mut self.inbound.buf)) => match read {
+                    Ok(Ok(0)) => return Err(Failure::lost(&"closed without a close frame")),
+                    Ok(Ok(_)) => asked = false,
+                    Ok(Err(error)) => return Err(error.into()),
+                    Err(_) if asked => return Err(Failure::lost(&"silent for too long")),
+                    Err(_) => {
+                        asked = self.upstream.idle_timeout.is_some();
+                        self.send(op::PING, b"").await?;
+                    }
+                },
+                moved = acks.changed(), if self.is_link => {
+                    if moved.is_ok() {
+                        self.tell_kept().await?;
+                        tokio::time::sleep(KEEP_PACE).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// `k`: nobody at or behind us needs anything up to here (LINKS 10).
+    async fn tell_kept(&mut self) -> Result<(), Failure> {
+        let Some(id) = self.feed.topic.log.acknowledged() else { return Ok(()) };
+        if self.kept.as_ref() != Some(&id) {
+            self.send(op::PING, Signal::Keep(id.clone()).to_text().as_bytes()).await?;
+            self.kept = Some(id);
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, op: u8, payload: &[u8]) -> Result<(), Failure> {
+        let frame = masked(op, payload, rand::random());
+        let sent = tokio::time::timeout(self.upstream.dialer.timeout, self.io.write_all(&frame)).await;
+        sent.map_err(|_| Failure::lost(&"the upstream does not read"))?.map_err(Failure::from)
+    }
+
+    /// Everything that is whole: runs of plain messages as they are, the rest frame by frame.
+    async fn take_buffered(&mut self) -> Result<(), Failure> {
+        loop {
+            if self.skip > 0 {
+                let n = self.skip.min(self.inbound.buf.len());
+                let _ = self.inbound.buf.split_to(n);
+                self.skip -= n;
+                if self.skip > 0 {
+                    return Ok(());
+                }
+            }
+            if self.attrs.is_none() && !self.inbound.is_inside_message() && !self.upstream.echo {
+                let stretch = scan(&self.inbound.buf, MAX_BATCH, self.upstream.max_message);
+                if stretch.count > 0 {
+                    let frames = self.inbound.buf.split_to(stretch.len).freeze();
+                    self.take_run(Run::from_frames(frames, stretch.count)).await;
+                    continue;
+                }
+            }
+            match self.inbound.next() {
+                Ok(None) => return Ok(()),
+                Ok(Some(got)) => self.take(got).await?,
+                Err(fault) if matches!(fault.code, code::TOO_BIG | code::NOT_UTF8) && self.is_link => {
+                    self.refuse(fault.reason);
+                }
+                Err(fault) => {
+                    let _ = self.close(fault.code, fault.reason).await;
+                    if matches!(fault.code, code::TOO_BIG | code::NOT_UTF8) {
+                        self.feed.refuse(None, fault.reason);
+                    }
+                    return Err(Failure::lost(&fault));
+                }
+            }
+        }
+    }
+
+    /// The number of the next message; a link without positions is an upstream without ids (design section 4).
+    fn number(&mut self, count: usize) -> Option<(Id, u64)> {
+        self.count += count as u64;
+        if self.is_link && self.position.is_none() {
+            tracing::warn!("no position before the first message: something between us answers pings itself");
+            self.is_link = false;
+            self.feed.open(false, None);
+        }
+        let position = self.position.as_mut().filter(|_| self.is_link)?;
+        let first = position.next.clone();
+        position.next.seq = crate::id::Seq::whole(first.seq.n + count as u64);
+        Some((first, position.time()))
+    }
+
+    async fn take_run(&mut self, run: Run) {
+        let first = self.number(run.len());
+        self.feed.run(run, first).await;
+    }
+
+    async fn take(&mut self, got: Got) -> Result<(), Failure> {
+        match got {
+            Got::Message { text, payload } => self.take_message(text, payload).await,
+            Got::Ping(payload) => {
+                self.send(op::PONG, &payload).await?;
+                match Signal::parse(&payload) {
+                    Some(signal) if self.is_link => self.take_signal(signal).await,
+                    _ => Ok(()),
+                }
+            }
+            Got::Pong(_) => Ok(()),
+            Got::Close(code, reason) => Err(self.take_close(code, &reason).await),
+        }
+    }
+
+    async fn take_message(&mut self, text: bool, payload: Bytes) -> Result<(), Failure> {
+        if self.upstream.echo {
+            self.send(if text { op::TEXT } else { op::BINARY }, &payload).await?;
+        }
+        // What follows an `a` is the attributes, then the event (LINKS 12).
+        if self.attrs == Some(None) {
+            let attrs = Attrs::from_json(&payload).unwrap_or_default();
+            self.attrs = Some(Some(Arc::new(attrs)));
+            return Ok(());
+        }
+        let attrs = self.attrs.take().flatten();
+        let first = self.number(1);
+        let time = first.as_ref().map_or_else(now_ms, |(_, time)| *time);
+        self.feed.events(vec![(first.map(|(id, _)| id), Event { payload, text, attrs })], time).await;
+        Ok(())
+    }
+
+    async fn take_signal(&mut self, signal: Signal) -> Result<(), Failure> {
+        match signal {
+            Signal::Position { next, ms, n } => return self.take_position(next, ms, n).await,
+            Signal::Gap { from, to, count } => {
+                tracing::warn!(%from, %to, count, "upstream tells a gap");
+                self.position = None;
+                self.feed.gap(Gap { from, to, count, reason: "told by the upstream".into() });
+            }
+            Signal::Attributes(_) => self.attrs = Some(None),
+            Signal::End(_) => {
+                self.ended = true;
+                self.feed.topic.log.finish();
+                self.tell_kept().await?;
+            }
+            Signal::PathChanged => {
+                return Err(Failure::lost(&"the path upstream changed: checking for a loop"));
+            }
+            Signal::Keep(_) => {}
+        }
+        Ok(())
+    }
+
+    /// LINKS 11: the count must fit and the id must not go back, or something between us shifted the numbers.
+    async fn take_position(&mut self, next: Id, ms: u64, n: u64) -> Result<(), Failure> {
+        let back = self.feed.position().is_some_and(|last| last.epoch == next.epoch && next.seq <= last.seq);
+        if n != self.count || back {
+            let _ = self.close(code::PROTOCOL, "positions do not fit").await;
+            return Err(Failure::Lost(
+                format!("positions do not fit: {n} messages told, {} received", self.count),
+                None,
+            ));
+        }
+        self.position = Some(Position { next, ms, told: Instant::now() });
+        Ok(())
+    }
+
+    /// Skips the message at the front of the buffer and makes its place a gap (LINKS 17).
+    fn refuse(&mut self, reason: &str) {
+        if let Ok(Some(header)) = Header::parse(&self.inbound.buf) {
+            self.skip = header.total();
+        }
+        let id = self.number(1).map(|(id, _)| id);
+        self.attrs = None;
+        self.feed.refuse(id, reason);
+    }
+
+    async fn close(&mut self, code: u16, reason: &str) -> io::Result<()> {
+        let mut payload = code.to_be_bytes().to_vec();
+        payload.extend_from_slice(reason.as_bytes());
+        let frame = masked(op::CLOSE, &payload, rand::random());
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.io.write_all(&frame)).await;
+        self.io.shutdown().await
+    }
+
+    async fn take_close(&mut self, code: u16, reason: &str) -> Failure {
+        let _ = self.close(if code == code::NO_STATUS { code::DONE } else { code }, "").await;
+        match (code, GoAway::parse(reason)) {
+            (code::DONE, _) if self.ended || !self.is_link => Failure::Ended,
+            (code::POLICY, _) => Failure::Refused(format!("closed by the server: {code} {reason}")),
+            (_, Some(GoAway::Retry(ms))) => Failure::Lost("not ready yet".into(), Some(Duration::from_millis(ms))),
+            _ => Failure::Lost(format!("closed by the server: {code} {reason}"), None),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! What stands in front of a topic's log: events in, events out, never waiting.
+
+pub mod jq;
+pub mod prefix;
