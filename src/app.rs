@@ -32,6 +32,9 @@ use tokio::{
 };
 use tracing::{error, info};
 
+/// How long a consumer waits at the end of a stream until its upstream has heard that it has everything.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
 /// Why a run ended, as `main` turns it into an exit code.
 #[derive(Debug, PartialEq)]
 pub enum Exit {
@@ -145,25 +148,29 @@ struct Running<'a> {
 impl Running<'_> {
     async fn until_end(&mut self) -> Result<Exit, StartError> {
         let cursor_file = self.plan.consuming.cursor_file.clone().map(CursorFile::new);
-        let remembered = match cursor_file.as_ref().map(CursorFile::read).transpose()?.flatten() {
-            Some(text) => {
-                Some(Since::parse(&text).map_err(|why| StartError(format!("read the cursor file: `{text}`: {why}")))?)
-            }
-            None => None,
-        };
-        let mut upstreams = self.start_upstreams(remembered)?;
+        let (printed_to, fed_to) = if self.plan.print.is_some() { (cursor_file, None) } else { (None, cursor_file) };
+        let remembered = printed_to.as_ref().map(CursorFile::read).transpose()?.flatten();
+        let remembered = remembered.map(|text| Since::parse(&text)).transpose();
+        let remembered = remembered.map_err(|why| StartError(format!("read the cursor file: {why}")))?;
+        let mut upstreams = self.start_upstreams(remembered, fed_to)?;
         let mut producer = self.start_producer();
         let mut printer =
-            self.plan.print.clone().map(|print| tokio::spawn(print::run(self.topic.clone(), print, cursor_file)));
+            self.plan.print.clone().map(|print| tokio::spawn(print::run(self.topic.clone(), print, printed_to)));
         let deadline = self.plan.timeout.unwrap_or(Duration::MAX);
         let mut shutdown = self.shutdown.clone();
         let timed_out = tokio::time::sleep(deadline);
         tokio::pin!(timed_out);
         loop {
             tokio::select! {
-                _ = shutdown.wait_for(|asked| *asked) => return Ok(Exit::Asked),
+                () = asked(&mut shutdown) => return Ok(Exit::Asked),
                 () = &mut timed_out => return Ok(Exit::TimedOut),
-                ended = finished(&mut printer) => return Ok(printed(&ended)),
+                ended = finished(&mut printer) => {
+                    if self.topic.log.ended() {
+                        // The upstream waits for the last acknowledgement before it closes (LINKS 21).
+                        let _ = timeout(LAST_WORD, upstreams.join_next()).await;
+                    }
+                    return Ok(printed(&ended));
+                }
                 Some(ended) = upstreams.join_next() => {
                     if let Some(exit) = self.upstream_ended(ended.unwrap_or(Outcome::Ended), upstreams.is_empty()) {
                         return Ok(exit);
@@ -182,7 +189,11 @@ impl Running<'_> {
         }
     }
 
-    fn start_upstreams(&self, remembered: Option<Since>) -> Result<JoinSet<Outcome>, StartError> {
+    fn start_upstreams(
+        &self,
+        remembered: Option<Since>,
+        mut cursor: Option<CursorFile>,
+    ) -> Result<JoinSet<Outcome>, StartError> {
         let (plan, mut tasks) = (self.plan, JoinSet::new());
         let dialer =
             Dialer { tls: tls::client_config(plan.consuming.ca.as_deref())?, timeout: plan.rules.handshake_timeout };
@@ -210,7 +221,10 @@ impl Running<'_> {
             } else {
                 remembered.clone().or(plan.consuming.since.clone())
             };
-            let feed = Feed::new(self.topic.clone(), keeps, marks.clone(), start);
+            let mut feed = Feed::new(self.topic.clone(), keeps, marks.clone(), start);
+            if let Some(file) = cursor.take() {
+                feed.remember(file)?;
+            }
             let (connected, first) = watch::channel(false);
             first_connections.push(first);
             tasks.spawn(upstream::run(upstream, feed, connected));
@@ -324,7 +338,7 @@ impl Running<'_> {
         };
         tokio::select! {
             () = drained => {}
-            _ = shutdown.wait_for(|asked| *asked) => {}
+            () = asked(&mut shutdown) => {}
         }
     }
 
@@ -345,6 +359,13 @@ fn printed(ended: &print::Ended) -> Exit {
             error!(%error, "write to standard output");
             Exit::Failed
         }
+    }
+}
+
+/// Resolves when the shutdown is asked for.
+async fn asked(shutdown: &mut watch::Receiver<bool>) {
+    if shutdown.wait_for(|asked| *asked).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

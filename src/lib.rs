@@ -9,7 +9,7 @@
 //! |---|---|
 //! | words | [`id`] positions · [`units`] durations and sizes |
 //! | core: no sockets, no flags, no protocol names | [`event`] events, batches · [`pins`] who may hold whom · [`log`] the window · [`topic`] stages + log · [`matcher`] field equality |
-//! | edges | [`link`] what instances say to each other · [`net`], [`tls`] connections · [`stage`] · [`source`] what supplies a topic · [`proto`] how readers are served · [`site`] what a process serves |
+//! | edges | [`link`] what instances say to each other · [`net`], [`tls`], [`sys`] connections · [`stage`] · [`source`] what supplies a topic · [`proto`] how readers are served · [`site`] what a process serves |
 //! | meaning | [`cli`] what was typed · [`plan`] what was meant |
 //! | run | [`app`] |
 //!
@@ -32,6 +32,7 @@ pub mod proto;
 pub mod site;
 pub mod source;
 pub mod stage;
+pub mod sys;
 pub mod tls;
 pub mod topic;
 pub mod units;

@@ -303,6 +303,11 @@ impl Log {
         self.announce(state);
     }
 
+    /// Wakes whoever watches, though nothing was appended.
+    pub fn touch(&self) {
+        self.announce(self.state());
+    }
+
     /// From here on the log numbers events itself, behind what it holds (LINKS 2).
     pub fn become_origin(&self, epoch: Epoch) {
         let mut state = self.state();

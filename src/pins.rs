@@ -29,12 +29,14 @@ pub struct Pins {
     first: u64,
     held: Vec<Pin>,
     next: PinId,
+    /// What had been acknowledged when the last reader went: with none it stays (LINKS 10).
+    settled: Option<u64>,
 }
 
 impl Pins {
     /// A virtual pin at `first` until `awaited` readers have come.
     pub fn new(first: u64, awaited: usize, grace: Duration) -> Self {
-        Pins { grace, awaited, first, held: Vec::new(), next: 1 }
+        Pins { grace, awaited, first, held: Vec::new(), next: 1, settled: None }
     }
 
     /// The lowest pin: nothing from here on may be evicted.
@@ -45,7 +47,7 @@ impl Pins {
 
     /// The lowest acknowledged offset of real readers: what upstream may be told (LINKS 10, `k`).
     pub fn acknowledged(&self) -> Option<u64> {
-        self.held.iter().map(|pin| pin.at).min().filter(|_| self.awaited == 0)
+        self.held.iter().map(|pin| pin.at).min().or(self.settled).filter(|_| self.awaited == 0)
     }
 
     /// Whether the first readers are still to come.
@@ -97,12 +99,14 @@ impl Pins {
 
     /// The reader is done: it needs nothing more.
     pub fn release(&mut self, id: PinId) {
+        self.settled = self.acknowledged();
         self.held.retain(|pin| pin.id != id);
     }
 
     /// Drops the pins of readers that stayed away too long; says how many.
     pub fn expire(&mut self, now: Instant) -> usize {
         let before = self.held.len();
+        self.settled = self.acknowledged();
         let grace = self.grace;
         self.held.retain(|pin| pin.left.is_none_or(|left| now.duration_since(left) < grace));
         before - self.held.len()
@@ -148,6 +152,15 @@ mod tests {
         let a = pins.join(3, None);
         assert!(pins.ack(a, 8) && !pins.ack(a, 6) && !pins.ack(99, 20));
         assert_eq!(pins.low(), Some(8));
+    }
+
+    #[test]
+    fn links_10_what_was_acknowledged_stays_when_the_last_reader_goes() {
+        let mut pins = Pins::new(0, 1, GRACE);
+        let a = pins.join(0, None);
+        pins.ack(a, 9);
+        pins.release(a);
+        assert_eq!((pins.low(), pins.acknowledged()), (None, Some(9)));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
     str::FromStr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -76,6 +76,7 @@ pub struct Topic {
     policy: Mutex<Policy>,
     /// Instances from the upstream to the origin, comma separated (LINKS 25).
     provenance: Mutex<String>,
+    moves: AtomicU64,
     /// Readers connected now.
     pub readers: AtomicUsize,
 }
@@ -94,6 +95,7 @@ impl Topic {
             staged,
             policy: Mutex::new(policy),
             provenance: Mutex::default(),
+            moves: AtomicU64::new(0),
             readers: AtomicUsize::new(0),
         }
     }
@@ -114,10 +116,20 @@ impl Topic {
         self.provenance.lock().unwrap_or_else(|p| p.into_inner()).clone()
     }
 
-    /// Says whether that is new.
-    pub fn set_provenance(&self, path: String) -> bool {
+    /// Where the upstream's events come from; readers are told when that changed.
+    pub fn set_provenance(&self, path: String) {
         let mut provenance = self.provenance.lock().unwrap_or_else(|p| p.into_inner());
-        std::mem::replace(&mut *provenance, path.clone()) != path
+        let moved = std::mem::replace(&mut *provenance, path.clone()) != path;
+        drop(provenance);
+        if moved {
+            self.moves.fetch_add(1, Ordering::AcqRel);
+            self.log.touch();
+        }
+    }
+
+    /// How often the path to the origin has changed.
+    pub fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Acquire)
     }
 
     /// Readers connected now.

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 const LAYERS: [&[&str]; 5] = [
     &["id", "units"],
     &["event", "pins", "log", "topic", "matcher"],
-    &["link", "net", "tls", "stage", "site", "proto", "source"],
+    &["link", "net", "sys", "tls", "stage", "site", "proto", "source"],
     &["cli", "plan"],
     &["app"],
 ];

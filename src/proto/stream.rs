@@ -59,7 +59,7 @@ impl Steps {
     }
 
     fn begin(&mut self, since: Option<Since>) -> Bytes {
-        let told = |wire: Wire, offset| wire.position(self.topic.log.position(offset).as_ref(), 0);
+        let told = |wire: Wire, offset| wire.hello(self.topic.log.position(offset).as_ref());
         match self.topic.log.seek(since.as_ref(), now_ms()) {
             Start::At(offset) => {
                 self.cursor = offset;

@@ -75,6 +75,14 @@ impl Wire {
         }
     }
 
+    /// What a reader hears first: where it stands (LINKS 7), and how soon to come back if the connection breaks.
+    pub fn hello(self, last: Option<&Id>) -> Bytes {
+        match self {
+            Wire::Sse => [&b"retry: 1000\n"[..], &self.position(last, 0)].concat().into(),
+            _ => self.position(last, 0),
+        }
+    }
+
     /// What stands right before the close when the stream has ended (LINKS 18).
     pub fn end(self, last: Option<&Id>) -> Bytes {
         match (self, last) {

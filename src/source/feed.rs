@@ -1,5 +1,6 @@
 //! From an upstream into a topic: whose numbers count, what was seen already, where to resume.
 
+use super::cursor::CursorFile;
 use crate::{
     event::{Batch, Event, Run, Seqs},
     id::{Epoch, Id, Seq, Since},
@@ -30,12 +31,38 @@ pub struct Feed {
     /// Where to begin before anything was read.
     start: Option<Since>,
     opened: bool,
+    /// Where the position survives this process.
+    cursor_file: Option<CursorFile>,
 }
 
 impl Feed {
     /// Begins at `start`.
     pub fn new(topic: Arc<Topic>, keeps: bool, marks: Marks, start: Option<Since>) -> Self {
-        Feed { topic, keeps, marks, position: None, foreign: None, start, opened: false }
+        Feed { topic, keeps, marks, position: None, foreign: None, start, opened: false, cursor_file: None }
+    }
+
+    /// Goes on behind what the file remembers: a position of ours or another server's id.
+    ///
+    /// # Errors
+    /// When the file exists and cannot be read.
+    pub fn remember(&mut self, file: CursorFile) -> std::io::Result<()> {
+        if let Some(text) = file.read()? {
+            match Id::parse(&text) {
+                // A keeper mirrors its upstream's window: a position never shortens that (LINKS 27).
+                Some(_) if self.keeps => {}
+                Some(id) => self.start = Some(Since::After(id)),
+                None => self.foreign = Some(text),
+            }
+        }
+        self.cursor_file = Some(file);
+        Ok(())
+    }
+
+    fn note(&mut self) {
+        let position = self.foreign.clone().or_else(|| self.position.as_ref().map(ToString::to_string));
+        if let (Some(file), Some(position)) = (&mut self.cursor_file, position) {
+            file.note(&position);
+        }
     }
 
     /// What to ask the upstream for.
@@ -88,6 +115,7 @@ impl Feed {
             self.renumber(Batch::new(first.epoch, seqs, time, run, Vec::new()));
         }
         self.position = Some(last);
+        self.note();
     }
 
     /// Events one by one, as protocols other than a link bring them: all with an id of ours, or none.
@@ -110,6 +138,7 @@ impl Feed {
             self.numbered(&id.epoch, seqs, &batch, time);
             self.position = Some(Id { epoch: id.epoch, seq: last });
         }
+        self.note();
     }
 
     fn numbered(&self, epoch: &Epoch, seqs: Vec<Seq>, events: &[Event], time: u64) {
@@ -157,5 +186,6 @@ impl Feed {
     /// The newest id of an upstream that numbers in its own way.
     pub fn set_foreign_id(&mut self, id: String) {
         self.foreign = Some(id);
+        self.note();
     }
 }

@@ -57,6 +57,8 @@ pub enum Failure {
     NoStream(String),
     /// The stream has ended: nothing will follow (LINKS 18).
     Ended,
+    /// The path upstream changed: connect again at once, to check for a loop (LINKS 25).
+    Moved,
 }
 
 impl Failure {
@@ -101,6 +103,7 @@ pub async fn run(upstream: Upstream, mut feed: Feed, connected: watch::Sender<bo
             failures = 0;
         }
         let (reason, wait) = match ended {
+            Failure::Moved => continue,
             Failure::Ended if upstream.terminal => return Outcome::Ended,
             Failure::Ended => {
                 state.change(State::Ended, || info!(upstream = %name, "the stream has ended"));

@@ -307,9 +307,7 @@ impl<'a> Session<'a> {
                 self.feed.topic.log.finish();
                 self.tell_kept().await?;
             }
-            Signal::PathChanged => {
-                return Err(Failure::lost(&"the path upstream changed: checking for a loop"));
-            }
+            Signal::PathChanged => return Err(Failure::Moved),
             Signal::Keep(_) => {}
         }
         Ok(())

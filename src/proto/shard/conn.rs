@@ -67,6 +67,8 @@ pub struct More {
     pub told: VecDeque<(u64, u64)>,
     /// Everything below was acknowledged.
     pub acked: u64,
+    /// When that last moved, or everything was acknowledged.
+    pub acked_at: Instant,
     /// Bytes of the lane when the last `p` was sent (at the tip), or bytes since then (elsewhere).
     pub since_told: u64,
     /// When.
@@ -89,6 +91,7 @@ impl More {
             pin: None,
             told: VecDeque::new(),
             acked: 0,
+            acked_at: Instant::now(),
             since_told: 0,
             told_at: Instant::now(),
             expected: None,
@@ -124,6 +127,8 @@ pub struct Conn {
     pub(super) cursor: u64,
     /// Messages sent; at the tip the lane's count when it would have been zero.
     pub(super) mark: u64,
+    /// Millisecond (of the shard's clock) at which it came to its place.
+    pub(super) fell: u32,
     /// Second (of the shard's clock) at which to say something, or to give up when leaving.
     pub(super) due: u32,
     /// Second at which the peer was last heard.
@@ -145,6 +150,7 @@ impl Conn {
             skip: reader.skip,
             cursor: 0,
             mark: 0,
+            fell: 0,
             due: 0,
             heard: 0,
             out: None,
@@ -245,6 +251,7 @@ impl Conn {
         while more.told.front().is_some_and(|(told, _)| *told <= n) {
             moved = more.told.pop_front().map(|(_, offset)| offset);
         }
+        more.acked_at = Instant::now();
         moved.filter(|&offset| offset > std::mem::replace(&mut more.acked, offset))
     }
 

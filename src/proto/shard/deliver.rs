@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     id::Id,
+    link::Signal,
     log::{Entry, Item},
     proto::{
         wire::{WIRES, Wire, chunked},
@@ -15,13 +16,14 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use std::{sync::atomic::Ordering, time::Instant};
+use std::time::Instant;
 
 impl Shard {
     pub(super) fn pump(&mut self) {
         for lane in 0..self.lanes.len() {
             let version = self.lanes[lane].topic.log.version();
             if std::mem::replace(&mut self.lanes[lane].version, version) != version {
+                self.tell_moves(lane);
                 self.wake_parked(lane);
                 let from = self.lanes[lane].live;
                 self.deliver(lane);
@@ -30,6 +32,20 @@ impl Shard {
                 let ahead = |key: &usize| self.conns[*key].cursor > from && self.conns[*key].is_clear();
                 self.ready.extend(self.lanes[lane].behind.iter().filter(|key| ahead(key)));
             }
+        }
+    }
+
+    /// `u`: links check for loops again (LINKS 25).
+    pub(super) fn tell_moves(&mut self, lane: usize) {
+        let moves = self.lanes[lane].topic.moves();
+        if std::mem::replace(&mut self.lanes[lane].moves, moves) == moves {
+            return;
+        }
+        let is_link =
+            |(_, conn): &(usize, &Conn)| conn.lane == lane && conn.wire == Wire::Link && conn.place != Place::Leaving;
+        let links: Vec<usize> = self.conns.iter().filter(is_link).map(|(key, _)| key).collect();
+        for key in links {
+            self.send(key, |_| encode::ping(&Signal::PathChanged).freeze());
         }
     }
 
@@ -68,10 +84,6 @@ impl Shard {
             lane.live = next;
             lane.last = lane.topic.log.position(next);
             lane.quiet_since = Instant::now();
-            if lane.at_tip() > 0 {
-                lane.pumped.store(next, Ordering::Release);
-            }
-            lane.topic.log.pump_moved();
         }
     }
 

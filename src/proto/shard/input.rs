@@ -14,6 +14,7 @@ use crate::{
     units::now_ms,
 };
 use bytes::Bytes;
+use std::time::Instant;
 
 impl Shard {
     pub(super) fn on_event(&mut self, key: usize, readable: bool, writable: bool) {
@@ -110,6 +111,7 @@ impl Shard {
         let pin = conn.more.as_ref().and_then(|more| more.pin);
         if let (Some(pin), Some(Signal::Keep(id))) = (pin, Signal::parse(payload)) {
             self.lanes[conn.lane].topic.log.ack_id(pin, &id);
+            conn.more().acked_at = Instant::now();
             self.close_when_drained(key);
         }
         let pong = frame::control(frame::op::PONG, payload).freeze();
@@ -148,11 +150,12 @@ impl Shard {
             return;
         }
         let topic = self.lanes[self.conns[key].lane].topic.clone();
-        // Only `block` makes a publisher wait here: this thread is the pump that everybody else waits for.
-        if topic.log.is_blocking() && !topic.log.has_room() {
-            self.waiting.push((key, events));
-        } else {
+        // Who publishes holds nobody as a reader: it would wait for itself (LINKS 23).
+        self.conns[key].unpin(&topic.log, true);
+        if topic.log.has_room() {
             topic.publish(events, now_ms());
+        } else {
+            self.waiting.push((key, events));
         }
     }
 

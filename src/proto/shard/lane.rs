@@ -1,7 +1,7 @@
 //! Where a reader begins, and where it stands: at the tip, behind, or parked.
 
 use super::{
-    Shard, UNKNOWN_SECS,
+    PATIENCE_MS, Shard, UNKNOWN_SECS,
     conn::{Conn, Place},
 };
 use crate::{
@@ -24,6 +24,8 @@ use std::{
 pub(super) struct Lane {
     pub(super) topic: Arc<Topic>,
     pub(super) version: u64,
+    /// The topic's count of path changes that the links were told.
+    pub(super) moves: u64,
     /// Everything below was sent to the readers at the tip.
     pub(super) live: u64,
     /// The position at `live`.
@@ -100,7 +102,7 @@ impl Shard {
         }
         let sent = match conn.wire {
             Wire::Link => self.tell_position(key, last.as_ref(), offset),
-            Wire::Sse => self.send(key, |wire| wire.position(last.as_ref(), 0)),
+            Wire::Sse => self.send(key, |wire| wire.hello(last.as_ref())),
             Wire::Ws | Wire::Ndjson => true,
         };
         if sent {
@@ -118,8 +120,8 @@ impl Shard {
 
     /// Moves a connection to a list of its lane; the index inside `to` is filled in here.
     pub(super) fn place(&mut self, key: usize, to: Place) {
-        let lane_index = self.conns[key].lane;
-        let lane = &mut self.lanes[lane_index];
+        let now = self.millis();
+        let lane = &mut self.lanes[self.conns[key].lane];
         if let (Place::Tip(at) | Place::Behind(at) | Place::Parked(at), Some(list)) =
             (self.conns[key].place, lane.list(&self.conns[key]))
         {
@@ -133,6 +135,7 @@ impl Shard {
             }
         }
         self.conns[key].place = to;
+        self.conns[key].fell = now;
         if let Some(list) = lane.list(&self.conns[key]) {
             list.push(key);
             let at = list.len() - 1;
@@ -142,8 +145,22 @@ impl Shard {
                 _ => Place::Parked(at),
             };
         }
-        let pumped = if lane.at_tip() == 0 { u64::MAX } else { lane.live };
-        lane.pumped.store(pumped, Ordering::Release);
+    }
+
+    /// Says how far the lane has come: to its live end, or to the readers that only just fell behind. A publisher that
+    /// may wait stays within half a window of that, so that a stumble of milliseconds loses nobody a stream that fills
+    /// the window in milliseconds. Says whether somebody's patience is running.
+    pub(super) fn tell_pumped(&mut self, lane: usize) -> bool {
+        let now = self.millis();
+        let lane = &self.lanes[lane];
+        let fresh = |key: &&usize| now.wrapping_sub(self.conns[**key].fell) < PATIENCE_MS;
+        let behind = lane.behind.iter().filter(fresh).map(|&key| self.conns[key].cursor).min();
+        let tip = (lane.at_tip() > 0).then_some(lane.live);
+        let pumped = behind.into_iter().chain(tip).min().unwrap_or(u64::MAX);
+        if lane.pumped.swap(pumped, Ordering::AcqRel) != pumped {
+            lane.topic.log.pump_moved();
+        }
+        behind.is_some()
     }
 
     /// From its own cursor to the shared bytes: it has everything that the lane sent.

@@ -40,10 +40,14 @@ const TURN_BYTES: usize = 256 << 10;
 const TURN_READS: usize = 16;
 /// How long a position may stay unknown while a mirror is catching up (LINKS 6).
 const UNKNOWN_SECS: u32 = 10;
+/// How long publishers that may wait are considerate of a reader that fell behind.
+const PATIENCE_MS: u32 = 250;
 /// How long a goodbye may take.
 const LEAVE_SECS: u32 = 5;
 /// A pinned reader without any acknowledgement from its kernel for so long is dead (LINKS 21).
-const STALLED_SECS: u32 = 300;
+const STALLED: Duration = Duration::from_secs(300);
+/// After this long without a pong, a plain pinned reader's kernel answers for it.
+const NO_PONG: Duration = Duration::from_secs(3);
 
 /// What holds for all readers of a process.
 #[derive(Clone, Debug)]
@@ -148,6 +152,8 @@ struct Shard {
     items: Vec<Item>,
     buf: Box<[u8]>,
     draining: bool,
+    /// Publishers wait for somebody who fell behind.
+    patient: bool,
 }
 
 impl Shard {
@@ -165,6 +171,7 @@ impl Shard {
             items: Vec::new(),
             buf: vec![0; 64 << 10].into(),
             draining: false,
+            patient: false,
         }
     }
 
@@ -192,6 +199,7 @@ impl Shard {
             self.retry_publishers();
             self.pump();
             self.go_on();
+            self.patient = (0..self.lanes.len()).fold(false, |patient, lane| self.tell_pumped(lane) | patient);
             let now = Instant::now();
             if now >= next_tick {
                 next_tick = now + if self.draining { Duration::from_millis(100) } else { Duration::from_secs(1) };
@@ -205,7 +213,11 @@ impl Shard {
             return Duration::ZERO;
         }
         let wait = next_tick.saturating_duration_since(Instant::now());
-        if self.waiting.is_empty() { wait } else { wait.min(Duration::from_millis(10)) }
+        if self.waiting.is_empty() && !self.patient { wait } else { wait.min(Duration::from_millis(10)) }
+    }
+
+    fn millis(&self) -> u32 {
+        self.born.elapsed().as_millis() as u32
     }
 
     fn second(&self) -> u32 {
@@ -264,6 +276,7 @@ impl Shard {
         self.lanes.push(Lane {
             topic: topic.clone(),
             version: 0,
+            moves: topic.moves(),
             live: topic.log.end(),
             last: topic.log.last(),
             events: 0,

@@ -1,9 +1,10 @@
 //! What the clock brings: pings, keep-alives, give-ups, the drain.
 
-use super::{STALLED_SECS, Shard, conn::Place, lane::Lane};
+use super::{NO_PONG, STALLED, Shard, conn::Place, lane::Lane};
 use crate::{
     link::GoAway,
     proto::wire::{Farewell, Wire},
+    sys,
     topic::Policy,
 };
 use rand::RngExt;
@@ -60,21 +61,47 @@ impl Shard {
     /// A `p` at least every second while something is unacknowledged (LINKS 11).
     pub(super) fn tick_tracked(&mut self, key: usize, now: Instant) {
         let conn = &self.conns[key];
+        let Some(more) = &conn.more else { return };
         let lane = &self.lanes[conn.lane];
-        let (offset, bytes) = match conn.place {
-            Place::Tip(_) => (lane.live, lane.bytes),
-            _ => (conn.cursor, 0),
-        };
-        let told = conn.more.as_ref().and_then(|more| more.told.back().map(|(_, offset)| *offset).or(Some(more.acked)));
-        let recently = conn.more.as_ref().is_some_and(|more| now.duration_since(more.told_at) < Duration::from_secs(1));
-        let _ = bytes;
-        if conn.is_clear()
-            && !recently
-            && told.is_some_and(|told| offset > told)
-            && !matches!(conn.place, Place::Parked(_))
-        {
+        let offset = if matches!(conn.place, Place::Tip(_)) { lane.live } else { conn.cursor };
+        let told = more.told.back().map_or(more.acked, |(_, offset)| *offset);
+        let due = now.duration_since(more.told_at) >= Duration::from_secs(1);
+        if conn.is_clear() && due && offset > told && !matches!(conn.place, Place::Parked(_)) {
             let last = self.last_of(key);
-            self.tell_position(key, last.as_ref(), offset);
+            if !self.tell_position(key, last.as_ref(), offset) {
+                return;
+            }
+        }
+        if self.conns[key].more().pin.is_some() {
+            self.tick_pinned(key, offset, now);
+        }
+    }
+
+    /// Who may hold the publisher up, and how long (LINKS 21).
+    fn tick_pinned(&mut self, key: usize, offset: u64, now: Instant) {
+        let conn = &mut self.conns[key];
+        let view = sys::kernel_view(&conn.socket);
+        let clear = conn.is_clear();
+        let (plain, more) = (conn.wire == Wire::Ws, conn.more());
+        if more.acked >= offset {
+            more.acked_at = now;
+        }
+        let waited = now.duration_since(more.acked_at);
+        if view.is_some_and(|view| !view.all_received && view.last_ack >= STALLED) {
+            return self.drop_conn(key, "its kernel is silent");
+        }
+        if self.tuning.block_timeout.is_some_and(|timeout| waited >= timeout) {
+            let last = self.last_of(key);
+            return self.leave(key, &Farewell::GoAway(GoAway::Slow(last)));
+        }
+        // A client without pongs acknowledges by its kernel: weaker, but it cannot resume anyway.
+        if plain && clear && waited >= NO_PONG && view.is_some_and(|view| view.all_received) {
+            let (lane, more) = (self.conns[key].lane, self.conns[key].more());
+            (more.acked, more.acked_at) = (offset, now);
+            if let Some(pin) = more.pin {
+                self.lanes[lane].topic.log.ack(pin, offset);
+                self.close_when_drained(key);
+            }
         }
     }
 
@@ -88,9 +115,8 @@ impl Shard {
         if !conn.wire.is_websocket() {
             return;
         }
-        let patience = self.tuning.ping_interval.as_secs() as u32 * 3;
-        let patience = if pinned && !conn.is_clear() { STALLED_SECS } else { patience };
-        if silent > patience.max(3) {
+        let patience = (self.tuning.ping_interval.as_secs() as u32 * 3).max(3);
+        if silent > patience && (conn.is_clear() || !pinned) {
             return self.drop_conn(key, "no pong");
         }
         if !conn.is_clear() || matches!(conn.place, Place::Parked(_)) {
