@@ -99,7 +99,9 @@ fn build_topic(plan: &Plan) -> Result<Topic, StartError> {
     let numbering = if keeps { Numbering::Keep } else { Numbering::Own(Epoch::new(now_ms(), rand::random())) };
     let path = plan.serve.as_ref().map_or("/events", |serve| &serve.path);
     let policy = plan.policy.clone().unwrap_or(Policy::Disconnect);
-    let topic = Topic::new(path.to_owned(), Log::new(numbering, plan.window), stages, policy.clone());
+    let view: Vec<String> = plan.stages.iter().map(|stage| format!("{stage:?}")).collect();
+    let log = Log::new(numbering, plan.window);
+    let topic = Topic::new(path.to_owned(), log, stages, &view.join("\n"), policy.clone());
     // Standard output is a reader that is never skipped: the pressure goes upstream.
     if policy == Policy::Block || plan.print.is_some() {
         topic.block(plan.wait_readers.max(1), plan.pin_grace);
@@ -172,7 +174,8 @@ impl Running<'_> {
                     return Ok(printed(&ended));
                 }
                 Some(ended) = upstreams.join_next() => {
-                    if let Some(exit) = self.upstream_ended(ended.unwrap_or(Outcome::Ended), upstreams.is_empty()) {
+                    let ended = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+                    if let Some(exit) = self.upstream_ended(ended, upstreams.is_empty()) {
                         return Ok(exit);
                     }
                 }
@@ -199,6 +202,9 @@ impl Running<'_> {
             Dialer { tls: tls::client_config(plan.consuming.ca.as_deref())?, timeout: plan.rules.handshake_timeout };
         let marks = Marks::default();
         let keeps = plan.consume.len() == 1 && plan.produce.is_none() && !plan.rules.accept_publish;
+        // The policy travels, but never to where peers may publish (LINKS 23).
+        let adopts = plan.policy.is_none() && !plan.rules.accept_publish;
+        let sole = plan.consume.len() == 1 && plan.produce.is_none();
         let mut first_connections = Vec::new();
         for url in &plan.consume {
             let upstream = Upstream {
@@ -212,7 +218,7 @@ impl Running<'_> {
                 retry_max: plan.consuming.retry_max,
                 echo: plan.consuming.echo,
                 terminal: plan.serve.is_none(),
-                adopt_block: plan.policy.is_none().then_some((plan.wait_readers.max(1), plan.pin_grace)),
+                adopt_block: adopts.then_some((plan.wait_readers.max(1), plan.pin_grace)),
             };
             // A keeper that serves mirrors its upstream's window (LINKS 8, 27); a consumer begins where it was told.
             let mirror = (keeps && plan.serve.is_some()).then_some(Since::Oldest);
@@ -221,7 +227,7 @@ impl Running<'_> {
             } else {
                 remembered.clone().or(plan.consuming.since.clone())
             };
-            let mut feed = Feed::new(self.topic.clone(), keeps, marks.clone(), start);
+            let mut feed = Feed::new(self.topic.clone(), keeps, sole, marks.clone(), start);
             if let Some(file) = cursor.take() {
                 feed.remember(file)?;
             }

@@ -143,6 +143,18 @@ impl Id {
     }
 }
 
+impl Id {
+    /// The first position behind this one.
+    pub fn next(&self) -> Id {
+        Id { epoch: self.epoch.clone(), seq: self.seq.after() }
+    }
+
+    /// The position right before this one.
+    pub fn previous(&self) -> Id {
+        Id { epoch: self.epoch.clone(), seq: self.seq.before() }
+    }
+}
+
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.epoch, self.seq)

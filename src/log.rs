@@ -182,8 +182,10 @@ struct State {
     next_own: u64,
     horizon: Horizon,
     upstream_oldest: Option<Id>,
-    /// Offset behind the newest evicted gap: counts across it are inexact.
+    /// Offset behind the newest evicted gap: offsets across it do not count events.
     evicted_gap: u64,
+    /// A gap of unknown size was evicted: numbers do not count events either.
+    evicted_unknown: bool,
     /// False once events may be missing for a reason other than loss: filters upstream or here.
     exact: bool,
     pins: Option<Pins>,
@@ -216,6 +218,7 @@ impl Log {
             horizon,
             upstream_oldest: None,
             evicted_gap: 0,
+            evicted_unknown: false,
             exact: true,
             pins: None,
             ended: false,
@@ -272,7 +275,8 @@ impl Log {
         if known {
             return;
         }
-        state.enter(&gap.to.epoch, gap.from.seq.before());
+        let floor = if gap.from.epoch == gap.to.epoch { gap.from.seq.before() } else { Seq::whole(0) };
+        state.enter(&gap.to.epoch, floor);
         state.totals.gaps += 1;
         state.push(gap.to.seq, Entry::Gap(Arc::new(gap)));
         state.arrive();
@@ -284,7 +288,8 @@ impl Log {
         let mut state = self.state();
         let Numbering::Own(epoch) = state.numbering.clone() else { return };
         let from = Seq::whole(state.next_own);
-        state.next_own += count.unwrap_or(1).max(1);
+        // A count from the wire must not use the numbers up.
+        state.next_own += count.unwrap_or(1).clamp(1, 1 << 32);
         let to = Seq::whole(state.next_own - 1);
         let id = |seq| Id { epoch: epoch.clone(), seq };
         let gap = Gap { from: id(from), to: id(to), count, reason: reason.into() };
@@ -293,10 +298,23 @@ impl Log {
         self.announce(state);
     }
 
+    /// Nothing of ours is missing up to here, though no event stands there: an upstream or a stage left it out (LINKS 7).
+    pub fn advance(&self, id: &Id) {
+        let mut state = self.state();
+        if state.runs.back().is_some_and(|run| run.epoch == id.epoch) && state.last() >= Some(id.seq) {
+            return;
+        }
+        state.enter(&id.epoch, id.seq);
+        state.pass(id.seq);
+        state.arrive();
+        self.announce(state);
+        self.signal_room();
+    }
+
     /// Nothing will follow (LINKS 18).
     pub fn finish(&self) {
         let mut state = self.state();
-        if !std::mem::replace(&mut state.ended, true) {
+        if !state.ended {
             let last = state.last().unwrap_or(Seq::whole(0));
             state.push(last, Entry::End);
         }
@@ -392,8 +410,7 @@ impl Log {
 
     /// The newest position, and `None` before the first.
     pub fn last(&self) -> Option<Id> {
-        let state = self.state();
-        state.position(state.end)
+        self.state().last_id()
     }
 
     /// What can be resumed from: the upstream's values while catching up, `None` when unknown.
@@ -494,11 +511,18 @@ impl Log {
         self.signal_room();
     }
 
+    /// The offset below which every pinned reader has everything.
+    pub fn acknowledged_offset(&self) -> Option<u64> {
+        self.state().pins.as_ref()?.acknowledged()
+    }
+
     /// The newest position that every pinned reader has acknowledged; `None` without readers (LINKS 10, `k`).
     pub fn acknowledged(&self) -> Option<Id> {
         let state = self.state();
         let offset = state.pins.as_ref()?.acknowledged()?;
-        state.position(offset)
+        // The end counts as reached by who has everything before it.
+        let behind_events = state.end - u64::from(state.ended);
+        if offset >= behind_events { state.last_id() } else { state.position(offset) }
     }
 
     /// For tasks: resolves when a pin moved.
@@ -579,8 +603,15 @@ impl State {
         self.slots.front().map_or(self.end, |slot| slot.start)
     }
 
+    /// The log's place within its newest epoch.
     fn last(&self) -> Option<Seq> {
-        self.slots.back().map(|slot| slot.last).or_else(|| self.runs.back().map(|run| run.floor))
+        let run = self.runs.back()?;
+        let slot = self.slots.back().filter(|slot| slot.start >= run.start);
+        Some(slot.map_or(run.floor, |slot| slot.last))
+    }
+
+    fn last_id(&self) -> Option<Id> {
+        Some(Id { epoch: self.runs.back()?.epoch.clone(), seq: self.last()? })
     }
 
     fn slot_at(&self, offset: u64) -> usize {
@@ -609,6 +640,19 @@ impl State {
         }
     }
 
+    /// The position moves on without an entry.
+    fn pass(&mut self, seq: Seq) {
+        let start = self.runs.back().map_or(self.end, |run| run.start);
+        match self.slots.back_mut().filter(|slot| slot.start >= start) {
+            Some(slot) => slot.last = slot.last.max(seq),
+            None => {
+                if let Some(run) = self.runs.back_mut() {
+                    run.floor = run.floor.max(seq);
+                }
+            }
+        }
+    }
+
     /// The part of a kept batch that is new; `None` when nothing is.
     fn unseen(&self, batch: Batch) -> Option<Batch> {
         let Some(run) = self.runs.iter().rfind(|run| run.epoch == *batch.epoch()) else { return Some(batch) };
@@ -631,6 +675,8 @@ impl State {
         self.end += entry.width();
         self.totals.bytes += entry.size();
         self.totals.held_bytes += entry.size();
+        // What was taken for the end was not.
+        self.ended = matches!(entry, Entry::End);
         if let Entry::Batch(batch) = &entry {
             self.totals.events += batch.len() as u64;
             self.totals.held_events += batch.len() as u64;
@@ -657,16 +703,24 @@ impl State {
     fn drop_front(&mut self) {
         let Some(slot) = self.slots.pop_front() else { return };
         let behind = slot.start + slot.entry.width();
-        self.totals.held_bytes -= slot.entry.size();
-        match slot.entry {
-            Entry::Batch(batch) => self.totals.held_events -= batch.len() as u64,
-            _ => self.evicted_gap = behind,
-        }
+        self.forget(&slot, behind);
         while self.runs.get(1).is_some_and(|next| next.start <= slot.start) {
             self.runs.pop_front();
         }
         if let Some(run) = self.runs.front_mut() {
             run.floor = slot.last;
+        }
+    }
+
+    fn forget(&mut self, slot: &Slot, behind: u64) {
+        self.totals.held_bytes -= slot.entry.size();
+        match &slot.entry {
+            Entry::Batch(batch) => self.totals.held_events -= batch.len() as u64,
+            Entry::Gap(gap) => {
+                self.evicted_gap = behind;
+                self.evicted_unknown |= gap.count.is_none();
+            }
+            Entry::End => self.evicted_gap = behind,
         }
     }
 
@@ -696,7 +750,7 @@ impl State {
             Horizon::Reached => {
                 let first = self.runs.front()?;
                 let oldest = next(Id { epoch: first.epoch.clone(), seq: first.floor });
-                Some(Window { oldest, next: next(self.position(self.end)?) })
+                Some(Window { oldest, next: next(self.last_id()?) })
             }
         }
     }
@@ -739,7 +793,7 @@ impl State {
         let after = id.seq.covering();
         let Some(at) = self.runs.iter().rposition(|run| run.epoch == id.epoch) else { return self.seek_foreign(id) };
         let run = &self.runs[at];
-        if after < run.floor.covering() {
+        if after < run.floor {
             return self.gone(id, run, run.start.max(self.base()));
         }
         let limit = self.runs.get(at + 1).map_or(self.end, |next| next.start);
@@ -778,7 +832,7 @@ impl State {
     fn gone(&self, id: &Id, run: &EpochRun, offset: u64) -> Start {
         let to = Id { epoch: run.epoch.clone(), seq: run.floor };
         let whole = id.epoch == to.epoch && self.exact && id.seq.k == 0 && to.seq.k == 0;
-        let count = (whole && self.evicted_gap == 0).then(|| to.seq.n.saturating_sub(id.seq.n));
+        let count = (whole && !self.evicted_unknown).then(|| to.seq.n.saturating_sub(id.seq.n));
         let from = Id { epoch: id.epoch.clone(), seq: id.seq.after() };
         Start::Gap(Gap { from, to, count, reason: "no longer retained".into() }, offset)
     }

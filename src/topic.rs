@@ -6,6 +6,7 @@ use crate::{
     log::Log,
 };
 use std::{
+    collections::BTreeMap,
     fmt,
     str::FromStr,
     sync::{
@@ -73,9 +74,11 @@ pub struct Topic {
     pub log: Log,
     stages: Mutex<Vec<Box<dyn Stage>>>,
     staged: bool,
+    /// Our stages and the upstream's view.
+    view: Mutex<(String, String)>,
     policy: Mutex<Policy>,
-    /// Instances from the upstream to the origin, comma separated (LINKS 25).
-    provenance: Mutex<String>,
+    /// By upstream: instances from it to the origin, comma separated (LINKS 25).
+    provenance: Mutex<BTreeMap<String, String>>,
     moves: AtomicU64,
     /// Readers connected now.
     pub readers: AtomicUsize,
@@ -83,7 +86,9 @@ pub struct Topic {
 
 impl Topic {
     /// A topic that applies `stages` in order to whatever is published.
-    pub fn new(path: String, log: Log, stages: Vec<Box<dyn Stage>>, policy: Policy) -> Self {
+    ///
+    /// `view` names the stages, so that replicas with the same ones can tell (LINKS 3).
+    pub fn new(path: String, log: Log, stages: Vec<Box<dyn Stage>>, view: &str, policy: Policy) -> Self {
         let staged = !stages.is_empty();
         if staged {
             log.set_inexact();
@@ -93,6 +98,7 @@ impl Topic {
             log,
             stages: Mutex::new(stages),
             staged,
+            view: Mutex::new((view.to_owned(), String::new())),
             policy: Mutex::new(policy),
             provenance: Mutex::default(),
             moves: AtomicU64::new(0),
@@ -111,19 +117,44 @@ impl Topic {
         self.log.block(awaited_readers, pin_grace);
     }
 
-    /// Instances from the upstream to the origin.
+    /// Instances from the upstreams to their origins, each once.
     pub fn provenance(&self) -> String {
-        self.provenance.lock().unwrap_or_else(|p| p.into_inner()).clone()
+        let paths = self.provenance.lock().unwrap_or_else(|p| p.into_inner());
+        let mut instances: Vec<&str> = Vec::new();
+        for instance in paths.values().flat_map(|path| path.split(',')).filter(|instance| !instance.is_empty()) {
+            if !instances.contains(&instance) {
+                instances.push(instance);
+            }
+        }
+        instances.join(",")
     }
 
-    /// Where the upstream's events come from; readers are told when that changed.
-    pub fn set_provenance(&self, path: String) {
+    /// Where one upstream's events come from; readers are told when that changed.
+    pub fn set_provenance(&self, upstream: &str, path: String) {
         let mut provenance = self.provenance.lock().unwrap_or_else(|p| p.into_inner());
-        let moved = std::mem::replace(&mut *provenance, path.clone()) != path;
+        let moved = provenance.insert(upstream.to_owned(), path.clone()) != Some(path);
         drop(provenance);
         if moved {
             self.moves.fetch_add(1, Ordering::AcqRel);
             self.log.touch();
+        }
+    }
+
+    /// What the upstream's stages make of the stream.
+    pub fn set_upstream_view(&self, view: &str) {
+        if !view.is_empty() {
+            self.log.set_inexact();
+        }
+        view.clone_into(&mut self.view.lock().unwrap_or_else(|p| p.into_inner()).1);
+    }
+
+    /// Names all stages up to the origin; `None` without any.
+    pub fn view(&self) -> Option<String> {
+        let view = self.view.lock().unwrap_or_else(|p| p.into_inner());
+        let (own, upstream) = &*view;
+        match own.is_empty() {
+            true => Some(upstream.clone()).filter(|view| !view.is_empty()),
+            false => Some(format!("{:016x}", fnv1a(&[upstream.as_bytes(), b"\0", own.as_bytes()].concat()))),
         }
     }
 
@@ -165,21 +196,16 @@ impl Topic {
         let mut stages = self.stages.lock().unwrap_or_else(|p| p.into_inner());
         let (mut events, mut seqs) = (Vec::new(), Vec::new());
         for (i, event) in batch.events() {
-            let before = events.len();
-            let single = apply(&mut stages, vec![event]);
-            let whole = batch.seq(i);
-            match single.len() {
-                1 => seqs.push(whole),
-                n => seqs.extend((1..=n as u32).map(|k| Seq { n: whole.n, k })),
-            }
-            events.extend(single);
-            debug_assert_eq!(events.len() - before, seqs.len() - before);
+            let results = apply(&mut stages, vec![event]);
+            seqs.extend(names(batch.seq(i), results.len()));
+            events.extend(results);
         }
         let mut seqs = seqs.into_iter();
         for (run, attrs) in batches(events) {
-            let numbers = Seqs::Each(seqs.by_ref().take(run.len()).collect());
+            let numbers = Seqs::of(seqs.by_ref().take(run.len()).collect());
             self.log.keep(Batch::new(batch.epoch().clone(), numbers, batch.time(), run, attrs));
         }
+        self.log.advance(&batch.id(batch.len() - 1));
     }
 
     fn through_stages(&self, events: Vec<Event>) -> Vec<Event> {
@@ -199,6 +225,21 @@ fn apply(stages: &mut [Box<dyn Stage>], mut events: Vec<Event>) -> Vec<Event> {
         events = out;
     }
     events
+}
+
+/// FNV-1a, 64 bits: a name that is the same on every machine and version.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// What a stage's results for one event are called: itself, or `S.1 … S.n`. The parts of a part get a range of their own,
+/// in order, so that no name is given twice.
+fn names(seq: Seq, results: usize) -> Vec<Seq> {
+    let part = |j: usize| Seq { n: seq.n, k: (seq.k << 16) + j as u32 };
+    match (seq.k, results) {
+        (0, 1) => vec![seq],
+        _ => (1..=results).map(part).collect(),
+    }
 }
 
 fn events_of(run: Run) -> Vec<Event> {
@@ -225,4 +266,20 @@ fn batches(events: Vec<Event>) -> Vec<(Run, RunAttrs)> {
         done.push((run.finish(), attrs));
     }
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_3_no_name_is_given_twice_and_order_holds() {
+        let once: Vec<Seq> = [1, 3].into_iter().flat_map(|n| names(Seq::whole(n), 3)).collect();
+        let twice: Vec<Seq> = once.iter().flat_map(|seq| names(*seq, 2)).collect();
+        for named in [once, twice] {
+            assert!(named.windows(2).all(|pair| pair[0] < pair[1]), "{named:?}");
+        }
+        assert_eq!(names(Seq::whole(5), 1), [Seq::whole(5)]);
+        assert_eq!(names(Seq::whole(5), 0), []);
+    }
 }

@@ -51,12 +51,15 @@ pub async fn page(site: &Site, parts: &Parts) -> Result<Page, Refusal> {
     let topic = subscribe::find_topic(site, parts)?;
     subscribe::check_origin(&site.rules, &parts.headers)?;
     let ask = read_ask(parts)?;
+    if ask.since.is_some() {
+        subscribe::wait_for_window(site, &topic).await?;
+    }
     let mut page = collect(&topic, &ask);
     if ask.poll && page.is_empty() {
         wait(&topic, &ask).await;
         page = collect(&topic, &ask);
     }
-    let mut rendered = page.render(&topic);
+    let mut rendered = page.render(&topic, &ask);
     subscribe::allow_origin(&site.rules, &parts.headers, &mut rendered.headers);
     Ok(rendered)
 }
@@ -98,7 +101,16 @@ impl Found {
         self.events.is_empty() && self.gap.is_none()
     }
 
-    fn render(self, topic: &Topic) -> Page {
+    /// Where to go on from: behind the last event; else where one stood; else the newest.
+    fn position(&self, topic: &Topic, ask: &Ask) -> Option<Id> {
+        let asked = match &ask.since {
+            Some(Since::After(id)) if self.gap.is_none() => Some(id.clone()),
+            _ => None,
+        };
+        self.events.back().map(|(id, _)| id.clone()).or(asked).or_else(|| topic.log.last())
+    }
+
+    fn render(self, topic: &Topic, ask: &Ask) -> Page {
         let mut body = BytesMut::from(&b"["[..]);
         for (i, (_, event)) in self.events.iter().enumerate() {
             if i > 0 {
@@ -113,8 +125,7 @@ impl Found {
                 headers.insert(HeaderName::from_static(name), value);
             }
         };
-        let position = self.events.back().map(|(id, _)| id.clone()).or_else(|| topic.log.last());
-        put("wsevent-position", position.map(|id| id.to_string()));
+        put("wsevent-position", self.position(topic, ask).map(|id| id.to_string()));
         put("wsevent-oldest", topic.log.window().map(|window| window.oldest.to_string()));
         put("wsevent-more", Some(u8::from(self.more).to_string()));
         put("wsevent-gap", self.gap.map(|gap| json::gap_object(&gap).to_string()));

@@ -128,11 +128,7 @@ fn json_answer(status: StatusCode, headers: HeaderMap, body: Bytes) -> Response<
 }
 
 fn refused(refusal: &Refusal) -> Response<Body> {
-    let mut headers = HeaderMap::new();
-    if let Some((name, value)) = &refusal.header {
-        headers.insert(name, value.clone());
-    }
-    json_answer(refusal.status, headers, listen::refusal_body(refusal).into())
+    json_answer(refusal.status, (*refusal.headers).clone(), listen::refusal_body(refusal).into())
 }
 
 /// What a browser asks before a request with headers of its own (Fetch §3.2.2).

@@ -161,11 +161,7 @@ fn head_text(status: StatusCode, headers: &HeaderMap, chunked: bool, wire: Wire)
 
 async fn refuse(stream: &mut TcpStream, refusal: &Refusal, old: bool) -> io::Result<()> {
     let body = refusal_body(refusal);
-    let mut headers = HeaderMap::new();
-    if let Some((name, value)) = &refusal.header {
-        headers.insert(name, value.clone());
-    }
-    let mut text = BytesMut::from(&head_text(refusal.status, &headers, false, Wire::Sse)[..]);
+    let mut text = BytesMut::from(&head_text(refusal.status, &refusal.headers, false, Wire::Sse)[..]);
     text.truncate(text.len() - 2);
     let version = if old { "HTTP/1.0" } else { "HTTP/1.1" };
     text[..8].copy_from_slice(version.as_bytes());

@@ -26,19 +26,19 @@ pub struct Refusal {
     pub status: StatusCode,
     /// The JSON `error`.
     pub error: String,
-    /// One more header, such as `Allow` or `Retry-After`.
-    pub header: Option<(HeaderName, HeaderValue)>,
+    /// More headers, such as `Allow` or `Retry-After`.
+    pub headers: Box<HeaderMap>,
 }
 
 impl Refusal {
     /// A refusal without extra headers.
     pub fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Refusal { status, error: error.into(), header: None }
+        Refusal { status, error: error.into(), headers: Box::default() }
     }
 
     /// With one more header.
     pub fn with(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.header = Some((name, HeaderValue::from_static(value)));
+        self.headers.insert(name, HeaderValue::from_static(value));
         self
     }
 }
@@ -115,15 +115,18 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
         Wire::Ws | Wire::Link => (upgrade(parts, &mut headers)?, StatusCode::SWITCHING_PROTOCOLS),
         other => (other, StatusCode::OK),
     };
-    if wire == Wire::Link {
-        wait_for_window(&topic).await?;
+    let owner = parts.headers.get(link::INSTANCE_HEADER).and_then(|value| value.to_str().ok()).map(String::from);
+    if owner.as_deref() == Some(&site.instance) {
+        return Err(Refusal::new(StatusCode::LOOP_DETECTED, "this instance would be its own upstream"));
+    }
+    if wire == Wire::Link || owner.is_some() {
+        wait_for_window(site, &topic).await?;
     }
     if matches!(wire, Wire::Sse) && topic.log.ended() && is_at_end(&topic, since.as_ref()) {
         return Err(Refusal::new(StatusCode::NO_CONTENT, ""));
     }
     describe(site, &topic, wire, &mut headers);
     allow_origin(&site.rules, &parts.headers, &mut headers);
-    let owner = parts.headers.get(link::INSTANCE_HEADER).and_then(|value| value.to_str().ok()).map(String::from);
     let may_publish = wire == Wire::Ws && site.rules.accept_publish;
     Ok(Subscription { topic, wire, since, status, headers, owner, may_publish })
 }
@@ -170,9 +173,10 @@ fn describe(site: &Site, topic: &Topic, wire: Wire, headers: &mut HeaderMap) {
     if let Some(window) = topic.log.window() {
         put(link::WINDOW_HEADER, link::window_text(&window));
     }
-    let upstream = topic.provenance();
-    let separator = if upstream.is_empty() { "" } else { "," };
-    put(link::PATH_HEADER, format!("{}{separator}{upstream}", site.instance));
+    put(link::PATH_HEADER, path_text(site, topic));
+    if let Some(view) = topic.view() {
+        put(link::VIEW_HEADER, view);
+    }
     put(link::POLICY_HEADER, topic.policy().to_string());
     put(link::MAX_MESSAGE_HEADER, site.rules.max_message.to_string());
     if wire != Wire::Link {
@@ -181,7 +185,19 @@ fn describe(site: &Site, topic: &Topic, wire: Wire, headers: &mut HeaderMap) {
     }
 }
 
-async fn wait_for_window(topic: &Topic) -> Result<(), Refusal> {
+/// This instance and those up to the origin (LINKS 25).
+fn path_text(site: &Site, topic: &Topic) -> String {
+    let upstream = topic.provenance();
+    let separator = if upstream.is_empty() { "" } else { "," };
+    format!("{}{separator}{upstream}", site.instance)
+}
+
+/// A hop's answer waits for the upstream's window (LINKS 8); a refusal says where it stands all the same, so that a
+/// loop of hops that all wait for each other is found.
+///
+/// # Errors
+/// 503 with `Retry-After`.
+pub async fn wait_for_window(site: &Site, topic: &Topic) -> Result<(), Refusal> {
     let mut changes = topic.log.watch();
     let known = async {
         while topic.log.window().is_none() {
@@ -192,7 +208,11 @@ async fn wait_for_window(topic: &Topic) -> Result<(), Refusal> {
     };
     tokio::time::timeout(WINDOW_WAIT, known).await.map_err(|_| {
         let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the upstream is not connected yet");
-        refusal.with(header::RETRY_AFTER, "1")
+        let mut refusal = refusal.with(header::RETRY_AFTER, "1");
+        if let Ok(path) = HeaderValue::from_str(&path_text(site, topic)) {
+            refusal.headers.insert(HeaderName::from_static(link::PATH_HEADER), path);
+        }
+        refusal
     })
 }
 

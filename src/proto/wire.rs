@@ -64,7 +64,7 @@ impl Wire {
 
     /// Where the stream stands, for a reader whose next event follows `last` (LINKS 7); also the keep-alive.
     pub fn position(self, last: Option<&Id>, n: u64) -> Bytes {
-        let next = || last.map(|id| Id { seq: id.seq.after(), ..id.clone() });
+        let next = || last.map(Id::next);
         match self {
             Wire::Ws | Wire::Link => match next() {
                 Some(next) => encode::position(next, now_ms(), n).freeze(),

@@ -9,7 +9,7 @@ use crate::{
     units::now_ms,
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex},
 };
 
@@ -31,14 +31,32 @@ pub struct Feed {
     /// Where to begin before anything was read.
     start: Option<Since>,
     opened: bool,
+    /// The topic has no other input: its end is the topic's.
+    sole: bool,
+    /// Times that positions did not fit (LINKS 11).
+    misfits: u32,
+    /// Where the upstream's positions stand in a log that numbers anew: offsets behind them (LINKS 2).
+    passed: VecDeque<(u64, Id)>,
     /// Where the position survives this process.
     cursor_file: Option<CursorFile>,
 }
 
 impl Feed {
     /// Begins at `start`.
-    pub fn new(topic: Arc<Topic>, keeps: bool, marks: Marks, start: Option<Since>) -> Self {
-        Feed { topic, keeps, marks, position: None, foreign: None, start, opened: false, cursor_file: None }
+    pub fn new(topic: Arc<Topic>, keeps: bool, sole: bool, marks: Marks, start: Option<Since>) -> Self {
+        Feed {
+            topic,
+            keeps,
+            marks,
+            position: None,
+            foreign: None,
+            start,
+            opened: false,
+            sole,
+            misfits: 0,
+            passed: VecDeque::new(),
+            cursor_file: None,
+        }
     }
 
     /// Goes on behind what the file remembers: a position of ours or another server's id.
@@ -107,15 +125,68 @@ impl Feed {
             self.topic.publish_run(run, now_ms());
             return;
         };
-        let last = Id { epoch: first.epoch.clone(), seq: Seq { n: first.seq.n + count - 1, ..first.seq } };
-        let seqs = if first.seq.k == 0 { Seqs::From(first.seq.n) } else { Seqs::Each([first.seq].into()) };
+        // Only the first can be a part: each further message has the next whole number (LINKS 10).
+        let rest = (1..count).map(|i| Seq::whole(first.seq.n + i));
+        let seqs = match first.seq.k {
+            0 => Seqs::From(first.seq.n),
+            _ => Seqs::of(std::iter::once(first.seq).chain(rest).collect()),
+        };
+        let last = match count {
+            1 => first.clone(),
+            _ => Id { epoch: first.epoch.clone(), seq: Seq::whole(first.seq.n + count - 1) },
+        };
         if self.keeps {
             self.topic.keep(Batch::new(first.epoch, seqs, time, run, Vec::new()));
         } else {
             self.renumber(Batch::new(first.epoch, seqs, time, run, Vec::new()));
         }
-        self.position = Some(last);
+        self.passed(last);
         self.note();
+    }
+
+    /// Everything up to this position is in the log.
+    fn passed(&mut self, position: Id) {
+        if !self.keeps {
+            self.passed.push_back((self.topic.log.end(), position.clone()));
+        }
+        self.position = Some(position);
+    }
+
+    /// The newest position that nobody here or behind us needs any more (LINKS 10, `k`): what pinned readers have
+    /// acknowledged, or, where nobody can be pinned, what was received.
+    pub fn settled(&mut self) -> Option<Id> {
+        let log = &self.topic.log;
+        if !log.is_blocking() {
+            self.passed.clear();
+            return self.position.clone();
+        }
+        if self.keeps {
+            return log.acknowledged();
+        }
+        let acknowledged = log.acknowledged_offset()?;
+        let mut settled = None;
+        while self.passed.front().is_some_and(|(offset, _)| *offset <= acknowledged) {
+            settled = self.passed.pop_front().map(|(_, position)| position);
+        }
+        settled
+    }
+
+    /// Positions did not fit the messages: go on behind what is sure. Twice, and the upstream's ids count no more.
+    pub fn misfit(&mut self, sure: Option<Id>) {
+        self.misfits += 1;
+        self.position = sure.or(self.position.take());
+    }
+
+    /// Whether ids are to be believed (LINKS 11).
+    pub fn trusts_ids(&self) -> bool {
+        self.misfits < 2
+    }
+
+    /// The upstream's stream has ended (LINKS 18).
+    pub fn end(&self) {
+        if self.sole {
+            self.topic.log.finish();
+        }
     }
 
     /// Events one by one, as protocols other than a link bring them: all with an id of ours, or none.
@@ -136,7 +207,7 @@ impl Feed {
             }
             let last = seqs.last().copied().unwrap_or(id.seq);
             self.numbered(&id.epoch, seqs, &batch, time);
-            self.position = Some(Id { epoch: id.epoch, seq: last });
+            self.passed(Id { epoch: id.epoch, seq: last });
         }
         self.note();
     }
@@ -150,7 +221,8 @@ impl Feed {
     fn renumber(&self, batch: Batch) {
         let mut marks = self.marks.lock().unwrap_or_else(|p| p.into_inner());
         let seen = marks.get(batch.epoch()).map_or(0, |mark| batch.count_to(mark.covering()));
-        marks.insert(batch.epoch().clone(), batch.last_seq());
+        let mark = marks.entry(batch.epoch().clone()).or_insert(batch.last_seq());
+        *mark = batch.last_seq().max(*mark);
         drop(marks);
         if seen == 0 && batch.attrs().is_empty() {
             self.topic.publish_run(batch.run().clone(), batch.time());
@@ -161,7 +233,7 @@ impl Feed {
 
     /// The upstream says that these are lost for us.
     pub fn gap(&mut self, gap: Gap) {
-        self.position = Some(gap.to.clone());
+        self.passed(gap.to.clone());
         if self.keeps {
             self.topic.log.keep_gap(gap);
         } else {
@@ -180,7 +252,13 @@ impl Feed {
 
     /// A position without an event: nothing of ours is missing up to here.
     pub fn advance(&mut self, id: Id) {
-        self.position = Some(id);
+        let beyond = self.position.as_ref().is_none_or(|last| last.epoch != id.epoch || last.seq < id.seq);
+        if beyond {
+            if self.keeps {
+                self.topic.log.advance(&id);
+            }
+            self.passed(id);
+        }
     }
 
     /// The newest id of an upstream that numbers in its own way.

@@ -41,6 +41,7 @@ pub async fn consume(upstream: &Upstream, feed: &mut Feed, on_open: &mut (dyn Fn
         return Ok(());
     }
     if status != 200 {
+        Answer::read(text).check_path(upstream, feed)?;
         return Err(refusal(status, response.status().canonical_reason().unwrap_or(""), text("retry-after")));
     }
     let kind = text("content-type").unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
@@ -49,9 +50,9 @@ pub async fn consume(upstream: &Upstream, feed: &mut Feed, on_open: &mut (dyn Fn
         "application/x-ndjson" | "application/jsonl" => Parser::Ndjson(BytesMut::new()),
         other => return Err(Failure::NoStream(format!("the answer is `{other}`, not a stream of events"))),
     };
-    let ours = Answer::read(text).apply(upstream, feed)?;
+    let opened = Answer::read(text).apply(upstream, feed)?;
     on_open();
-    read(upstream, feed, response.into_body(), parser, ours).await
+    read(upstream, feed, response.into_body(), parser, opened.ours).await
 }
 
 /// Ends the connection's task with the consumer.

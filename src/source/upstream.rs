@@ -1,10 +1,7 @@
 //! An upstream and the patience with it: connect, read, lose, wait, resume.
 
 use super::{feed::Feed, http, ws};
-use crate::{
-    net::{Dialer, redacted},
-    topic::Topic,
-};
+use crate::net::{Dialer, redacted};
 use rand::RngExt;
 use std::{
     io,
@@ -107,7 +104,7 @@ pub async fn run(upstream: Upstream, mut feed: Feed, connected: watch::Sender<bo
             Failure::Ended if upstream.terminal => return Outcome::Ended,
             Failure::Ended => {
                 state.change(State::Ended, || info!(upstream = %name, "the stream has ended"));
-                feed.topic.log.finish();
+                feed.end();
                 failures = failures.max(3);
                 (String::new(), None)
             }
@@ -165,6 +162,15 @@ fn delay(failures: u32, max: Duration) -> Duration {
     ceiling.mul_f64(rand::rng().random_range(0.0..1.0))
 }
 
+/// What was agreed with an upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    /// Its ids are ours.
+    pub ours: bool,
+    /// It forgets nothing that we have not acknowledged.
+    pub blocks: bool,
+}
+
 /// What an answer's headers say about the stream behind it.
 pub struct Answer {
     /// Its ids are ours.
@@ -175,17 +181,20 @@ pub struct Answer {
     pub path: String,
     /// Its slow-reader policy is `block`.
     pub blocks: bool,
+    /// Names the stages so far.
+    pub view: String,
 }
 
 impl Answer {
     /// Reads the headers by name.
     pub fn read<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Self {
-        use crate::link::{PATH_HEADER, POLICY_HEADER, VERSION_HEADER, WINDOW_HEADER, parse_window};
+        use crate::link::{PATH_HEADER, POLICY_HEADER, VERSION_HEADER, VIEW_HEADER, WINDOW_HEADER, parse_window};
         Answer {
             ours: get(VERSION_HEADER) == Some("v1"),
             window: get(WINDOW_HEADER).and_then(parse_window),
             path: get(PATH_HEADER).unwrap_or("").to_owned(),
             blocks: get(POLICY_HEADER) == Some("block"),
+            view: get(VIEW_HEADER).unwrap_or("").to_owned(),
         }
     }
 
@@ -193,7 +202,21 @@ impl Answer {
     ///
     /// # Errors
     /// [`Failure::Lost`] for a loop.
-    pub fn apply(self, upstream: &Upstream, feed: &mut Feed) -> Result<bool, Failure> {
+    pub fn apply(self, upstream: &Upstream, feed: &mut Feed) -> Result<Opened, Failure> {
+        self.check_path(upstream, feed)?;
+        if let (true, true, Some((awaited, grace))) = (self.ours, self.blocks, upstream.adopt_block) {
+            feed.topic.block(awaited, grace);
+        }
+        feed.topic.set_upstream_view(&self.view);
+        feed.open(self.ours, self.window);
+        Ok(Opened { ours: self.ours, blocks: self.blocks })
+    }
+
+    /// Refuses loops; also an answer that refuses us says where it stands (LINKS 25).
+    ///
+    /// # Errors
+    /// [`Failure::Lost`] for a loop.
+    pub fn check_path(&self, upstream: &Upstream, feed: &Feed) -> Result<(), Failure> {
         let hops = self.path.split(',').filter(|hop| !hop.is_empty()).count();
         if self.path.split(',').any(|hop| hop == upstream.instance) {
             return Err(Failure::Lost(
@@ -204,13 +227,8 @@ impl Answer {
         if hops > crate::link::MAX_HOPS {
             return Err(Failure::Lost(format!("{hops} hops to the origin: refusing"), Some(upstream.retry_max)));
         }
-        let topic: &Topic = &feed.topic;
-        topic.set_provenance(self.path);
-        if let (true, true, Some((awaited, grace))) = (self.ours, self.blocks, upstream.adopt_block) {
-            topic.block(awaited, grace);
-        }
-        feed.open(self.ours, self.window);
-        Ok(self.ours)
+        feed.topic.set_provenance(upstream.url.as_str(), self.path.clone());
+        Ok(())
     }
 }
 

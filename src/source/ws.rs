@@ -2,7 +2,7 @@
 
 use super::{
     feed::Feed,
-    upstream::{Answer, Failure, Upstream},
+    upstream::{Answer, Failure, Opened, Upstream},
 };
 use crate::{
     event::{Attrs, Event, MAX_BATCH, Run},
@@ -10,7 +10,7 @@ use crate::{
     link::{self, GoAway, Signal, with_since},
     log::Gap,
     net::Io,
-    proto::ws::frame::{Assembler, Got, Header, code, masked, op, scan},
+    proto::ws::frame::{Assembler, Got, code, masked, op, scan},
     units::now_ms,
 };
 use bytes::{Bytes, BytesMut};
@@ -37,9 +37,9 @@ pub async fn consume(upstream: &Upstream, feed: &mut Feed, on_open: &mut (dyn Fn
     let mut io = upstream.dialer.dial(&upstream.url).await?;
     let shake = tokio::time::timeout(upstream.dialer.timeout, shake_hands(upstream, feed, &mut io));
     let (answer, is_link, rest) = shake.await.map_err(|_| Failure::lost(&"no answer to the handshake"))??;
-    let ours = Answer { ours: is_link, ..answer }.apply(upstream, feed)?;
+    let opened = Answer { ours: is_link && feed.trusts_ids(), ..answer }.apply(upstream, feed)?;
     on_open();
-    let mut session = Session::new(upstream, feed, io, ours, rest);
+    let mut session = Session::new(upstream, feed, io, opened, rest);
     session.run().await
 }
 
@@ -52,7 +52,7 @@ async fn shake_hands(
     io.write_all(request(upstream, feed, &key).as_bytes()).await?;
     let mut buf = BytesMut::with_capacity(4096);
     loop {
-        if let Some((answer, is_link, len)) = parse_answer(&buf, &key)? {
+        if let Some((answer, is_link, len)) = parse_answer(&buf, &key, upstream, feed)? {
             return Ok((answer, is_link, buf.split_off(len)));
         }
         if buf.len() > MAX_HEAD {
@@ -85,7 +85,12 @@ fn request(upstream: &Upstream, feed: &Feed, key: &str) -> String {
 }
 
 /// `None` when the head is not whole yet; else what it says, whether it is a link, and its length.
-fn parse_answer(bytes: &[u8], key: &str) -> Result<Option<(Answer, bool, usize)>, Failure> {
+fn parse_answer(
+    bytes: &[u8],
+    key: &str,
+    upstream: &Upstream,
+    feed: &Feed,
+) -> Result<Option<(Answer, bool, usize)>, Failure> {
     let mut fields = [httparse::EMPTY_HEADER; 100];
     let mut response = httparse::Response::new(&mut fields);
     let len = match response.parse(bytes) {
@@ -99,6 +104,7 @@ fn parse_answer(bytes: &[u8], key: &str) -> Result<Option<(Answer, bool, usize)>
     };
     let status = response.code.unwrap_or(0);
     if status != 101 {
+        Answer::read(get).check_path(upstream, feed)?;
         return Err(super::http::refusal(status, response.reason.unwrap_or(""), get("retry-after")));
     }
     if get("sec-websocket-accept") != Some(&derive_accept_key(key.as_bytes())) {
@@ -122,7 +128,7 @@ struct Position {
 impl Position {
     /// The origin's time of the `p` plus local elapsed time, so that it rises (LINKS 9).
     fn time(&self) -> u64 {
-        self.ms + self.told.elapsed().as_millis() as u64
+        self.ms.saturating_add(self.told.elapsed().as_millis() as u64)
     }
 }
 
@@ -137,14 +143,19 @@ struct Session<'a> {
     /// Data messages received, attributes not counted (LINKS 10).
     count: u64,
     attrs: Option<Option<Arc<Attrs>>>,
-    /// Bytes of a refused message that are still to come.
-    skip: usize,
+    /// Confirmed by a `p`: nothing up to here is missing.
+    sure: Option<Id>,
     ended: bool,
+    /// The upstream waits for our `k`.
+    blocks: bool,
     kept: Option<Id>,
+    /// When the last `k` was sent, and whether another may be due.
+    kept_at: tokio::time::Instant,
+    keep_due: bool,
 }
 
 impl<'a> Session<'a> {
-    fn new(upstream: &'a Upstream, feed: &'a mut Feed, io: Box<dyn Io>, is_link: bool, rest: BytesMut) -> Self {
+    fn new(upstream: &'a Upstream, feed: &'a mut Feed, io: Box<dyn Io>, opened: Opened, rest: BytesMut) -> Self {
         let mut inbound = Assembler::new(false, upstream.max_message);
         inbound.buf = rest;
         Session {
@@ -152,13 +163,16 @@ impl<'a> Session<'a> {
             feed,
             io,
             inbound,
-            is_link,
+            is_link: opened.ours,
             position: None,
             count: 0,
             attrs: None,
-            skip: 0,
+            sure: None,
             ended: false,
+            blocks: opened.ours && opened.blocks,
             kept: None,
+            kept_at: tokio::time::Instant::now(),
+            keep_due: opened.blocks,
         }
     }
 
@@ -172,7 +186,10 @@ impl<'a> Session<'a> {
             tokio::select! {
                 read = tokio::time::timeout(quiet, self.io.read_buf(&mut self.inbound.buf)) => match read {
                     Ok(Ok(0)) => return Err(Failure::lost(&"closed without a close frame")),
-                    Ok(Ok(_)) => asked = false,
+                    Ok(Ok(_)) => {
+                        asked = false;
+                        self.keep_due = self.blocks;
+                    }
                     Ok(Err(error)) => return Err(error.into()),
                     Err(_) if asked => return Err(Failure::lost(&"silent for too long")),
                     Err(_) => {
@@ -180,22 +197,22 @@ impl<'a> Session<'a> {
                         self.send(op::PING, b"").await?;
                     }
                 },
-                moved = acks.changed(), if self.is_link => {
-                    if moved.is_ok() {
-                        self.tell_kept().await?;
-                        tokio::time::sleep(KEEP_PACE).await;
-                    }
-                }
+                _ = acks.changed(), if self.blocks => self.keep_due = true,
+                () = tokio::time::sleep_until(self.kept_at + KEEP_PACE), if self.keep_due => self.tell_kept().await?,
             }
         }
     }
 
     /// `k`: nobody at or behind us needs anything up to here (LINKS 10).
     async fn tell_kept(&mut self) -> Result<(), Failure> {
-        let Some(id) = self.feed.topic.log.acknowledged() else { return Ok(()) };
-        if self.kept.as_ref() != Some(&id) {
-            self.send(op::PING, Signal::Keep(id.clone()).to_text().as_bytes()).await?;
-            self.kept = Some(id);
+        self.keep_due = false;
+        self.kept_at = tokio::time::Instant::now();
+        match self.feed.settled() {
+            Some(id) if self.kept.as_ref() != Some(&id) => {
+                self.send(op::PING, Signal::Keep(id.clone()).to_text().as_bytes()).await?;
+                self.kept = Some(id);
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -209,14 +226,6 @@ impl<'a> Session<'a> {
     /// Everything that is whole: runs of plain messages as they are, the rest frame by frame.
     async fn take_buffered(&mut self) -> Result<(), Failure> {
         loop {
-            if self.skip > 0 {
-                let n = self.skip.min(self.inbound.buf.len());
-                let _ = self.inbound.buf.split_to(n);
-                self.skip -= n;
-                if self.skip > 0 {
-                    return Ok(());
-                }
-            }
             if self.attrs.is_none() && !self.inbound.is_inside_message() && !self.upstream.echo {
                 let stretch = scan(&self.inbound.buf, MAX_BATCH, self.upstream.max_message);
                 if stretch.count > 0 {
@@ -228,12 +237,10 @@ impl<'a> Session<'a> {
             match self.inbound.next() {
                 Ok(None) => return Ok(()),
                 Ok(Some(got)) => self.take(got).await?,
-                Err(fault) if matches!(fault.code, code::TOO_BIG | code::NOT_UTF8) && self.is_link => {
-                    self.refuse(fault.reason);
-                }
+                Err(fault) if self.is_link && self.inbound.refuse(&fault) => self.refuse(fault.reason),
                 Err(fault) => {
                     let _ = self.close(fault.code, fault.reason).await;
-                    if matches!(fault.code, code::TOO_BIG | code::NOT_UTF8) {
+                    if self.inbound.refuse(&fault) {
                         self.feed.refuse(None, fault.reason);
                     }
                     return Err(Failure::lost(&fault));
@@ -298,14 +305,15 @@ impl<'a> Session<'a> {
             Signal::Position { next, ms, n } => return self.take_position(next, ms, n).await,
             Signal::Gap { from, to, count } => {
                 tracing::warn!(%from, %to, count, "upstream tells a gap");
-                self.position = None;
+                let (next, ms) = (Id { seq: to.seq.after(), ..to.clone() }, now_ms());
+                self.position = Some(Position { next, ms, told: Instant::now() });
                 self.feed.gap(Gap { from, to, count, reason: "told by the upstream".into() });
             }
             Signal::Attributes(_) => self.attrs = Some(None),
             Signal::End(_) => {
                 self.ended = true;
-                self.feed.topic.log.finish();
-                self.tell_kept().await?;
+                self.feed.end();
+                self.keep_due = self.blocks;
             }
             Signal::PathChanged => return Err(Failure::Moved),
             Signal::Keep(_) => {}
@@ -318,22 +326,27 @@ impl<'a> Session<'a> {
         let back = self.feed.position().is_some_and(|last| last.epoch == next.epoch && next.seq <= last.seq);
         if n != self.count || back {
             let _ = self.close(code::PROTOCOL, "positions do not fit").await;
+            self.feed.misfit(self.sure.take());
             return Err(Failure::Lost(
                 format!("positions do not fit: {n} messages told, {} received", self.count),
                 None,
             ));
         }
+        let sure = Id { seq: next.seq.before(), ..next.clone() };
+        self.feed.advance(sure.clone());
+        self.sure = Some(sure);
         self.position = Some(Position { next, ms, told: Instant::now() });
         Ok(())
     }
 
-    /// Skips the message at the front of the buffer and makes its place a gap (LINKS 17).
+    /// A message was refused: its place becomes a gap (LINKS 17). Of announced attributes only they are lost.
     fn refuse(&mut self, reason: &str) {
-        if let Ok(Some(header)) = Header::parse(&self.inbound.buf) {
-            self.skip = header.total();
+        if self.attrs == Some(None) {
+            self.attrs = Some(Some(Arc::default()));
+            return;
         }
-        let id = self.number(1).map(|(id, _)| id);
         self.attrs = None;
+        let id = self.number(1).map(|(id, _)| id);
         self.feed.refuse(id, reason);
     }
 

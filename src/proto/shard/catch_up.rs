@@ -98,17 +98,16 @@ impl Shard {
     pub(super) fn send_batch(&mut self, key: usize, batch: &Batch, from: usize) -> bool {
         let conn = &mut self.conns[key];
         let n = conn.mark;
-        let bytes = match (conn.wire, &mut conn.more) {
-            (Wire::Link, Some(more)) => {
-                let expected =
-                    more.expected.replace(Id { epoch: batch.epoch().clone(), seq: batch.last_seq().after() });
+        let expected = conn.more().expected.replace(batch.id(batch.len() - 1).next());
+        let bytes = match conn.wire {
+            Wire::Link => {
                 if encode::is_contiguous(batch, from, expected.as_ref()) {
                     encode::link_frames(batch, from)
                 } else {
                     encode::link_frames_with_positions(batch, from, expected, n)
                 }
             }
-            (wire, _) => wire.events(batch, from),
+            wire => wire.events(batch, from),
         };
         conn.mark += (batch.len() - from) as u64;
         if let Some(more) = &mut conn.more {
@@ -123,44 +122,44 @@ impl Shard {
         !due || self.tell_position(key, Some(&last), offset)
     }
 
-    /// A loss entry, told in the protocol's form (LINKS 15).
+    /// A loss entry, told in the protocol's form (LINKS 15); a link hears at once where it goes on (LINKS 11).
     pub(super) fn send_gap(&mut self, key: usize, gap: &Gap) -> bool {
         let conn = &mut self.conns[key];
-        if let Some(more) = &mut conn.more {
-            more.expected = None;
-        }
-        self.send(key, |wire| wire.gap(gap))
+        conn.more().expected = Some(gap.to.next());
+        let (cursor, link) = (conn.cursor, conn.wire == Wire::Link);
+        self.send(key, |wire| wire.gap(gap)) && (!link || self.tell_position(key, Some(&gap.to), cursor))
     }
 
     /// The cursor's place is gone: by policy (design section 5).
     pub(super) fn tell_lost(&mut self, key: usize, lost: &Lost) -> bool {
         let topic = self.lanes[self.conns[key].lane].topic.clone();
-        let last = self.last_of(key);
-        match (topic.policy(), last.clone(), lost.to.clone()) {
-            (Policy::DropOldest | Policy::Conflate(_), Some(last), Some(to)) => {
-                let from = Id { seq: last.seq.after(), ..last };
+        let from = self.conns[key].more().expected.clone();
+        match (topic.policy(), from, lost.to.clone()) {
+            (Policy::DropOldest | Policy::Conflate(_), Some(from), Some(to)) => {
                 let gap = Gap { from, to, count: lost.count, reason: "slow reader".into() };
                 tracing::debug!(peer = ?self.conns[key].peer(), count = ?lost.count, "slow reader skips ahead");
                 self.conns[key].cursor = lost.resume;
-                if let Some(more) = &mut self.conns[key].more {
-                    more.expected = None;
-                }
-                self.send(key, |wire| wire.gap(&gap))
+                self.send_gap(key, &gap)
             }
             _ => {
+                let (_, last) = self.standing(key);
                 self.leave(key, &Farewell::GoAway(GoAway::Slow(last)));
                 false
             }
         }
     }
 
-    /// The position of the last event that was written to this reader, as far as it is known.
-    pub(super) fn last_of(&self, key: usize) -> Option<Id> {
+    /// Where a reader stands: the offset to read on from, and the position before it.
+    pub(super) fn standing(&self, key: usize) -> (u64, Option<Id>) {
         let conn = &self.conns[key];
         let lane = &self.lanes[conn.lane];
         match conn.place {
-            Place::Tip(_) => lane.last.clone(),
-            _ => lane.topic.log.position(conn.cursor),
+            Place::Tip(_) if lane.live == lane.topic.log.end() => (lane.live, lane.topic.log.last()),
+            Place::Tip(_) => (lane.live, lane.last.clone()),
+            _ => {
+                let expected = conn.more.as_ref().and_then(|more| more.expected.as_ref());
+                (conn.cursor, expected.map(Id::previous))
+            }
         }
     }
 

@@ -103,6 +103,13 @@ impl More {
     }
 }
 
+impl More {
+    /// Whether a reader at the tip could not do without.
+    pub(super) fn is_needed(&self) -> bool {
+        self.pin.is_some() || self.inbound.is_some() || self.owner.is_some()
+    }
+}
+
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Wrote {

@@ -128,11 +128,11 @@ impl Shard {
 
     /// Whether links need no `p` of their own within these entries.
     pub(super) fn links_go_shared(&self, lane: usize, items: &[Item]) -> bool {
-        let mut expected = self.lanes[lane].last.as_ref().map(|id| Id { seq: id.seq.after(), ..id.clone() });
+        let mut expected = self.lanes[lane].last.as_ref().map(Id::next);
         items.iter().all(|item| {
             let Entry::Batch(batch) = &item.entry else { return false };
             let shared = encode::is_contiguous(batch, 0, expected.as_ref());
-            expected = Some(Id { epoch: batch.epoch().clone(), seq: batch.last_seq().after() });
+            expected = Some(batch.id(batch.len() - 1).next());
             shared
         })
     }

@@ -11,10 +11,11 @@ use crate::{
         wire::{Farewell, Wire},
         ws::frame::{self, Got},
     },
+    topic::Topic,
     units::now_ms,
 };
 use bytes::Bytes;
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 impl Shard {
     pub(super) fn on_event(&mut self, key: usize, readable: bool, writable: bool) {
@@ -62,7 +63,7 @@ impl Shard {
                     break;
                 }
             }
-            if self.waiting.iter().any(|(waiting, _)| *waiting == key) {
+            if self.is_waiting(key) {
                 break;
             }
         }
@@ -75,7 +76,7 @@ impl Shard {
         let kept = conn.more.as_mut().and_then(|more| more.inbound.take());
         let mut inbound = kept.unwrap_or_else(|| frame::Assembler::new(true, max));
         inbound.buf.extend_from_slice(bytes);
-        let mut events = Vec::new();
+        let (mut events, mut closing) = (Vec::new(), None);
         let fault = loop {
             match inbound.next() {
                 Ok(None) => break None,
@@ -83,20 +84,24 @@ impl Shard {
                 Ok(Some(Got::Ping(payload))) => self.on_ping(key, &payload),
                 Ok(Some(Got::Pong(payload))) => self.on_pong(key, &payload),
                 Ok(Some(Got::Close(code, _))) => {
-                    self.on_close(key, code);
+                    closing = Some(code);
                     break None;
                 }
                 Err(fault) => break Some(fault),
             }
         };
+        // What was said before a close, or before a fault, counts.
         self.publish(key, events);
-        if let Some(fault) = fault {
-            return self.leave(key, &Farewell::Fault(fault));
-        }
-        if let Some(conn) = self.conns.get_mut(key)
-            && (conn.may_publish || !inbound.is_idle())
-        {
-            conn.more().inbound = Some(inbound);
+        match (fault, closing) {
+            (Some(fault), _) => self.leave(key, &Farewell::Fault(fault)),
+            (None, Some(code)) => self.on_close(key, code),
+            (None, None) => {
+                if let Some(conn) = self.conns.get_mut(key)
+                    && (conn.may_publish || !inbound.is_idle())
+                {
+                    conn.more().inbound = Some(inbound);
+                }
+            }
         }
     }
 
@@ -146,26 +151,30 @@ impl Shard {
     }
 
     pub(super) fn publish(&mut self, key: usize, events: Vec<Event>) {
-        if events.is_empty() {
-            return;
-        }
-        let topic = self.lanes[self.conns[key].lane].topic.clone();
+        let Some(conn) = self.conns.get(key).filter(|_| !events.is_empty()) else { return };
+        let topic = self.lanes[conn.lane].topic.clone();
         // Who publishes holds nobody as a reader: it would wait for itself (LINKS 23).
         self.conns[key].unpin(&topic.log, true);
+        self.publish_or_wait(key, topic, events);
+    }
+
+    fn publish_or_wait(&mut self, key: usize, topic: Arc<Topic>, events: Vec<Event>) {
         if topic.log.has_room() {
             topic.publish(events, now_ms());
         } else {
-            self.waiting.push((key, events));
+            self.waiting.push((key, topic, events));
         }
     }
 
+    fn is_waiting(&self, key: usize) -> bool {
+        self.waiting.iter().any(|(waiting, ..)| *waiting == key)
+    }
+
+    /// What was said before the connection ended is published all the same.
     pub(super) fn retry_publishers(&mut self) {
-        for (key, events) in std::mem::take(&mut self.waiting) {
-            if !self.conns.contains(key) {
-                continue;
-            }
-            self.publish(key, events);
-            if !self.waiting.iter().any(|(waiting, _)| *waiting == key) {
+        for (key, topic, events) in std::mem::take(&mut self.waiting) {
+            self.publish_or_wait(key, topic, events);
+            if !self.is_waiting(key) && self.conns.contains(key) {
                 self.on_readable(key);
             }
         }

@@ -97,9 +97,7 @@ impl Shard {
             more.pin = log.pin(offset, more.owner.clone());
             more.acked = offset;
         }
-        if let Some(more) = &mut conn.more {
-            more.expected = last.as_ref().map(|id| Id { seq: id.seq.after(), ..id.clone() });
-        }
+        conn.more().expected = last.as_ref().map(Id::next);
         let sent = match conn.wire {
             Wire::Link => self.tell_position(key, last.as_ref(), offset),
             Wire::Sse => self.send(key, |wire| wire.hello(last.as_ref())),
@@ -169,6 +167,8 @@ impl Shard {
         let (events, bytes) = (lane.events, lane.bytes);
         let conn = &mut self.conns[key];
         conn.mark = events.wrapping_sub(conn.mark);
+        // Most readers need nothing more from here on.
+        conn.more = conn.more.take().filter(|more| conn.wire == Wire::Link || conn.may_publish || more.is_needed());
         if let Some(more) = &mut conn.more {
             more.since_told = bytes.wrapping_sub(more.since_told);
         }
@@ -182,10 +182,9 @@ impl Shard {
         let conn = &mut self.conns[key];
         conn.mark = events.wrapping_sub(conn.mark);
         conn.cursor = offset;
-        if let Some(more) = &mut conn.more {
-            more.since_told = bytes.wrapping_sub(more.since_told);
-            more.expected = expected.map(|id| Id { seq: id.seq.after(), ..id.clone() });
-        }
+        let more = conn.more();
+        more.since_told = bytes.wrapping_sub(more.since_told);
+        more.expected = expected.map(Id::next);
         self.place(key, Place::Behind(0));
     }
 }

@@ -52,8 +52,13 @@ impl Shard {
 
     /// Says goodbye in the protocol's form; the connection goes when the peer answers, or soon.
     pub(super) fn leave(&mut self, key: usize, why: &Farewell) {
-        if self.conns[key].place == Place::Leaving {
-            return;
+        let Some(conn) = self.conns.get(key).filter(|conn| conn.place != Place::Leaving) else { return };
+        // A link hears where it stands before every close (LINKS 11).
+        if conn.wire == Wire::Link && matches!(conn.place, Place::Tip(_) | Place::Behind(_)) {
+            let (offset, last) = self.standing(key);
+            if !self.tell_position(key, last.as_ref(), offset) {
+                return;
+            }
         }
         let done = *why == Farewell::Done;
         match why {

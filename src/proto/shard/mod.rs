@@ -148,7 +148,7 @@ struct Shard {
     /// Publishers with more to read.
     readable: Vec<usize>,
     /// Publishers that wait for room under `block`, with what they said.
-    waiting: Vec<(usize, Vec<Event>)>,
+    waiting: Vec<(usize, Arc<Topic>, Vec<Event>)>,
     items: Vec<Item>,
     buf: Box<[u8]>,
     draining: bool,
@@ -248,7 +248,7 @@ impl Shard {
         self.poll.registry().register(&mut socket, Token(key), interest)?;
         let Reader { wire, chunked, may_publish, skip, permit, .. } = reader;
         let mut conn = Conn::new(socket, lane, ReaderParts { wire, chunked, may_publish, skip, permit });
-        if wire == Wire::Link || reader.owner.is_some() || may_publish {
+        if wire == Wire::Link || reader.owner.is_some() {
             conn.more = Some(Box::new(More::new(reader.owner)));
         }
         let wrote = conn.send(reader.head);

@@ -26,7 +26,10 @@ impl Shard {
         }
         for lane in 0..self.lanes.len() {
             self.lanes[lane].topic.log.expire(now);
-            self.lanes[lane].topic.log.expire_pins(now);
+            let expired = self.lanes[lane].topic.log.expire_pins(now);
+            if expired > 0 {
+                tracing::warn!(topic = %self.lanes[lane].topic.path, readers = expired, "gave up waiting for the return of slow readers");
+            }
             if now.duration_since(self.lanes[lane].quiet_since) >= self.tuning.keep_alive {
                 self.lanes[lane].quiet_since = now;
                 self.keep_alive(lane);
@@ -67,7 +70,7 @@ impl Shard {
         let told = more.told.back().map_or(more.acked, |(_, offset)| *offset);
         let due = now.duration_since(more.told_at) >= Duration::from_secs(1);
         if conn.is_clear() && due && offset > told && !matches!(conn.place, Place::Parked(_)) {
-            let last = self.last_of(key);
+            let (offset, last) = self.standing(key);
             if !self.tell_position(key, last.as_ref(), offset) {
                 return;
             }
@@ -91,7 +94,7 @@ impl Shard {
             return self.drop_conn(key, "its kernel is silent");
         }
         if self.tuning.block_timeout.is_some_and(|timeout| waited >= timeout) {
-            let last = self.last_of(key);
+            let (_, last) = self.standing(key);
             return self.leave(key, &Farewell::GoAway(GoAway::Slow(last)));
         }
         // A client without pongs acknowledges by its kernel: weaker, but it cannot resume anyway.
@@ -122,10 +125,7 @@ impl Shard {
         if !conn.is_clear() || matches!(conn.place, Place::Parked(_)) {
             return;
         }
-        let (last, offset) = match conn.place {
-            Place::Tip(_) => (self.last_of(key), self.lanes[conn.lane].live),
-            _ => (self.last_of(key), conn.cursor),
-        };
+        let (offset, last) = self.standing(key);
         self.tell_position(key, last.as_ref(), offset);
     }
 
@@ -148,7 +148,7 @@ impl Shard {
             let slow = |key: &usize| self.conns[*key].cursor < base;
             let keys: Vec<usize> = self.lanes[lane].behind.iter().copied().filter(slow).collect();
             for key in keys {
-                let last = self.last_of(key);
+                let (_, last) = self.standing(key);
                 self.leave(key, &Farewell::GoAway(GoAway::Slow(last)));
             }
         }
@@ -163,7 +163,7 @@ impl Shard {
         }
         for key in self.lanes[lane].behind.clone() {
             if topic.log.bytes_behind(self.conns[key].cursor) > limit && !self.conns[key].is_clear() {
-                let last = self.last_of(key);
+                let (_, last) = self.standing(key);
                 self.leave(key, &Farewell::GoAway(GoAway::Slow(last)));
             }
         }

@@ -153,22 +153,58 @@ pub struct Assembler {
     fragments: Option<(bool, BytesMut)>,
     max: usize,
     masked: bool,
+    /// Bytes of a refused frame that are still to come.
+    skip: usize,
+    /// The rest of a refused message is dropped, up to its last fragment.
+    dropping: bool,
 }
 
 impl Assembler {
     /// For a server, which reads masked frames (`masked`), or a client. `max` bounds a message in bytes.
     pub fn new(masked: bool, max: usize) -> Self {
-        Assembler { buf: BytesMut::new(), fragments: None, max, masked }
+        Assembler { buf: BytesMut::new(), fragments: None, max, masked, skip: 0, dropping: false }
     }
 
     /// Whether nothing is half read, so that the assembler may be forgotten.
     pub fn is_idle(&self) -> bool {
-        self.buf.is_empty() && self.fragments.is_none()
+        self.buf.is_empty() && !self.is_inside_message()
     }
 
-    /// Whether a fragmented message is under way.
+    /// Whether a message is under way that only this assembler can finish.
     pub fn is_inside_message(&self) -> bool {
-        self.fragments.is_some()
+        self.fragments.is_some() || self.skip > 0 || self.dropping
+    }
+
+    /// After a fault about a data message (too big, not UTF-8): drops that message, all of it, and goes on behind it.
+    /// Says whether there was one; any other fault is the connection's end.
+    pub fn refuse(&mut self, fault: &Fault) -> bool {
+        match (fault.code, Header::parse(&self.buf)) {
+            (code::TOO_BIG, Ok(Some(header))) => {
+                self.fragments = None;
+                self.skip = header.total();
+                self.dropping = !header.fin;
+                true
+            }
+            (code::NOT_UTF8, _) => fault.reason == MESSAGE_NOT_UTF8,
+            _ => false,
+        }
+    }
+
+    /// Drops what is refused, as far as it has come; false while more of it must come.
+    fn skip_refused(&mut self) -> Result<bool, Fault> {
+        loop {
+            let n = self.skip.min(self.buf.len());
+            let _ = self.buf.split_to(n);
+            self.skip -= n;
+            if self.skip > 0 {
+                return Ok(false);
+            }
+            let Some(header) = Header::parse(&self.buf)?.filter(|header| self.dropping && header.op < op::CLOSE) else {
+                return Ok(true);
+            };
+            self.skip = header.total();
+            self.dropping = !header.fin;
+        }
     }
 
     /// The next thing the peer said; `None` when more bytes are needed.
@@ -178,10 +214,14 @@ impl Assembler {
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Got>, Fault> {
         loop {
+            if !self.skip_refused()? {
+                return Ok(None);
+            }
             let Some(header) = Header::parse(&self.buf)? else { return Ok(None) };
             self.check(&header)?;
             if self.buf.len() < header.total() {
-                self.buf.reserve(header.total() - self.buf.len());
+                // A header alone must not cost memory: the bytes have to come, too.
+                self.buf.reserve((header.total() - self.buf.len()).min(RESERVE));
                 return Ok(None);
             }
             let mut payload = self.buf.split_to(header.total()).split_off(header.len);
@@ -240,9 +280,13 @@ impl Assembler {
     }
 }
 
+/// What is reserved ahead of a long frame.
+const RESERVE: usize = 64 << 10;
+const MESSAGE_NOT_UTF8: &str = "text message is not UTF-8";
+
 fn message(text: bool, payload: BytesMut) -> Result<Got, Fault> {
     if text && !is_utf8(&payload) {
-        return Err(Fault { code: code::NOT_UTF8, reason: "text message is not UTF-8" });
+        return Err(Fault { code: code::NOT_UTF8, reason: MESSAGE_NOT_UTF8 });
     }
     Ok(Got::Message { text, payload: payload.freeze() })
 }
