@@ -375,6 +375,21 @@ fn drop_weaker(args: &mut Args, matches: &clap::ArgMatches) {
         Some(ValueSource::DefaultValue) => 1,
         _ => 0,
     };
+    let no_serve = if args.serve.no_serve == Some(true) { strength("no_serve") } else { 0 };
+    for (option, value) in [
+        ("serve", &mut args.serve.serve),
+        ("serve_address", &mut args.serve.serve_address),
+        ("serve_path", &mut args.serve.serve_path),
+    ] {
+        if no_serve > strength(option) {
+            *value = None;
+        }
+    }
+    if strength("produce") > strength("no_produce") {
+        args.produce.no_produce = None;
+    } else if strength("no_produce") > strength("produce") && args.produce.no_produce == Some(true) {
+        args.produce.produce = None;
+    }
     for (whole, parts) in SHORT_FORMS {
         let strongest = parts.iter().map(|part| strength(part)).max().unwrap_or(0);
         match (whole, strength(whole).cmp(&strongest)) {

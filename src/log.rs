@@ -64,9 +64,13 @@ pub enum Entry {
 
 impl Entry {
     fn width(&self) -> u64 {
+        self.events().max(1)
+    }
+
+    fn events(&self) -> u64 {
         match self {
             Entry::Batch(batch) => batch.len() as u64,
-            _ => 1,
+            _ => 0,
         }
     }
 
@@ -677,15 +681,13 @@ impl State {
         self.totals.held_bytes += entry.size();
         // What was taken for the end was not.
         self.ended = matches!(entry, Entry::End);
-        if let Entry::Batch(batch) = &entry {
-            self.totals.events += batch.len() as u64;
-            self.totals.held_events += batch.len() as u64;
-        }
+        self.totals.events += entry.events();
+        self.totals.held_events += entry.events();
         self.slots.push_back(Slot { start, bytes_before, added, last, entry });
         self.evict(added);
     }
 
-    /// Whole entries, oldest first; never what a pin still needs, never the newest.
+    /// Whole entries, oldest first; never what a pin still needs, never the newest events, whatever the bounds.
     fn evict(&mut self, now: Instant) {
         let low = self.pins.as_ref().and_then(Pins::low);
         while let Some(front) = self.slots.front() {
@@ -693,7 +695,8 @@ impl State {
             let over = self.totals.held_events > limits.events || self.totals.held_bytes > limits.bytes;
             let old = limits.age.is_some_and(|age| now.duration_since(front.added) > age);
             let pinned = low.is_some_and(|low| front.start + front.entry.width() > low);
-            if !(over || old) || pinned || (self.slots.len() == 1 && !old) {
+            let newest = front.entry.events() == self.totals.held_events;
+            if !(over || old) || pinned || (newest && !old) {
                 break;
             }
             self.drop_front();
@@ -714,13 +717,12 @@ impl State {
 
     fn forget(&mut self, slot: &Slot, behind: u64) {
         self.totals.held_bytes -= slot.entry.size();
-        match &slot.entry {
-            Entry::Batch(batch) => self.totals.held_events -= batch.len() as u64,
-            Entry::Gap(gap) => {
-                self.evicted_gap = behind;
-                self.evicted_unknown |= gap.count.is_none();
-            }
-            Entry::End => self.evicted_gap = behind,
+        self.totals.held_events -= slot.entry.events();
+        if slot.entry.events() == 0 {
+            self.evicted_gap = behind;
+        }
+        if let Entry::Gap(gap) = &slot.entry {
+            self.evicted_unknown |= gap.count.is_none();
         }
     }
 
@@ -816,7 +818,7 @@ impl State {
         let Range { mut start, mut end } = slots;
         while start < end {
             let middle = start.midpoint(end);
-            if self.slots[middle].last.covering() <= after { start = middle + 1 } else { end = middle }
+            if self.slots[middle].last <= after { start = middle + 1 } else { end = middle }
         }
         start
     }
