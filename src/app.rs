@@ -162,6 +162,7 @@ impl Running<'_> {
         let mut shutdown = self.shutdown.clone();
         let timed_out = tokio::time::sleep(deadline);
         tokio::pin!(timed_out);
+        let mut failed = false;
         loop {
             tokio::select! {
                 () = asked(&mut shutdown) => return Ok(Exit::Asked),
@@ -171,7 +172,7 @@ impl Running<'_> {
                         // The upstream waits for the last acknowledgement before it closes (LINKS 21).
                         let _ = timeout(LAST_WORD, upstreams.join_next()).await;
                     }
-                    return Ok(printed(&ended));
+                    return Ok(if failed { Exit::Failed } else { printed(&ended) });
                 }
                 Some(ended) = upstreams.join_next() => {
                     let ended = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
@@ -184,7 +185,7 @@ impl Running<'_> {
                     match self.input_ended(&ended) {
                         None => {}
                         // The printer ends at the end of the log, by itself.
-                        Some(Exit::Done) if printer.is_some() => {}
+                        Some(exit) if printer.is_some() => failed = exit == Exit::Failed,
                         Some(exit) => return Ok(exit),
                     }
                 }

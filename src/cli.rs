@@ -307,17 +307,16 @@ pub fn command() -> clap::Command {
     })
 }
 
-/// Gives a second hyphen to `-NAME` and `-NAME=value` where NAME is a long option.
+/// Gives a second hyphen to `-NAME` and `-NAME=value`: whatever is longer than one letter and no cluster of the short
+/// options.
 pub fn from_go_spelling(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let command = Args::command();
-    let is_long = |name: &str| {
-        command.get_arguments().any(|arg| arg.get_long() == Some(name)) || name == "help" || name == "version"
+    let is_name = |text: &str| {
+        let name = text.split('=').next().unwrap_or("");
+        let starts_like_one = name.len() > 1 && name.starts_with(|c: char| c.is_ascii_lowercase());
+        starts_like_one && !name.chars().all(|c| "qvhV".contains(c))
     };
-    let respell = |arg: OsString| match arg.to_str() {
-        Some(text) if text.len() > 2 && text.starts_with('-') && !text.starts_with("--") => {
-            let name = text[1..].split('=').next().unwrap_or("");
-            if is_long(name) { format!("-{text}").into() } else { arg }
-        }
+    let respell = |arg: OsString| match arg.to_str().and_then(|text| text.strip_prefix('-')) {
+        Some(text) if is_name(text) => format!("--{text}").into(),
         _ => arg,
     };
     args.into_iter().map(respell).collect()
@@ -341,7 +340,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, Rejected>
     let mut matches = command().try_get_matches_from(args.clone()).map_err(Rejected::Usage)?;
     if let Some(path) = matches.get_one::<PathBuf>("config") {
         let command = with_config(command(), path).map_err(Rejected::Config)?;
-        matches = command.try_get_matches_from(args).map_err(Rejected::Usage)?;
+        // Without the file the same arguments were fine.
+        let wrong = |error: clap::Error| Rejected::Config(format!("--config {}: {error}", path.display()));
+        matches = command.try_get_matches_from(args).map_err(wrong)?;
     }
     let mut args = Args::from_arg_matches(&matches).map_err(Rejected::Usage)?;
     args.stages.order = stage_order(&matches);
@@ -453,7 +454,8 @@ mod tests {
             ("wsevent -no-produce=false", "wsevent --no-produce=false"),
             ("wsevent -H a:b -v -vv -q", "wsevent -H a:b -v -vv -q"),
             ("wsevent --produce - -help", "wsevent --produce - --help"),
-            ("wsevent -nonsense", "wsevent -nonsense"),
+            ("wsevent -nonsense", "wsevent --nonsense"),
+            ("wsevent -", "wsevent -"),
         ];
         for (typed, meant) in table {
             assert_eq!(spelled(typed), meant.split(' ').map(OsString::from).collect::<Vec<_>>());

@@ -13,6 +13,7 @@ use wsevent::{
     app::{self, Exit},
     cli::{self, Args, Command, LogFormat, Rejected},
     plan,
+    source::exec,
 };
 
 #[cfg(target_env = "musl")]
@@ -41,7 +42,7 @@ fn main() {
     let open_files = raise_open_files();
     let plan = plan::plan(&args, open_files).unwrap_or_else(|refusal| fail(USAGE, &refusal));
     if args.process.check == Some(true) {
-        print!("{plan}");
+        let _ = write!(io::stdout(), "{plan}");
         return;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -58,8 +59,13 @@ fn main() {
         Ok(Err(error)) => fail(FAILED, &error),
         Err(error) => fail(FAILED, &error),
     };
-    // Threads that still read standard input would keep a normal return waiting.
-    exit(exit_code);
+    leave(exit_code);
+}
+
+/// Ends at once: threads that still read standard input would keep a normal return waiting.
+fn leave(code: i32) -> ! {
+    exec::end();
+    exit(code)
 }
 
 fn exit_code(exit: &Exit) -> i32 {
@@ -92,14 +98,14 @@ async fn await_signals(ask: watch::Sender<bool>) -> i32 {
             _ = interrupt.recv() => SIGINT,
             _ = terminate.recv() => SIGTERM,
         };
-        exit(BY_SIGNAL + second);
+        leave(BY_SIGNAL + second);
     });
     first
 }
 
 fn fail(code: i32, why: &dyn std::fmt::Display) -> ! {
     let _ = writeln!(io::stderr(), "wsevent: {why}");
-    exit(code)
+    leave(code)
 }
 
 fn print_definitions(command: &Command) {

@@ -225,37 +225,45 @@ pub fn parse_head(bytes: &[u8]) -> io::Result<Option<(Parts, usize)>> {
     Ok(Some((parts, len)))
 }
 
+/// Tries for a free port that both address families have.
+const FREE_PORT_TRIES: usize = 20;
+
 /// Binds with a deep backlog. `localhost` is both address families, and needs no `/etc/hosts` (RFC 6761).
 ///
 /// # Errors
 /// What was attempted on which address.
 pub async fn bind(host: &str, port: u16) -> io::Result<Vec<TcpListener>> {
-    let mut listeners: Vec<TcpListener> = Vec::new();
-    let mut port = port;
     let addresses = crate::net::resolve(host, port).await?;
-    let mut failure = None;
+    let mut tries = if port == 0 { FREE_PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        match bind_all(&addresses) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+            done => return done,
+        }
+    }
+}
+
+/// All on one port; a machine may lack one of the families.
+fn bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in addresses {
+        let port =
+            listeners.first().map_or(Ok(address.port()), |first| first.local_addr().map(|bound| bound.port()))?;
         let address = SocketAddr::new(address.ip(), port);
         match bind_one(address) {
-            Ok(listener) => {
-                port = listener.local_addr()?.port();
-                listeners.push(listener);
-            }
+            Ok(listener) => listeners.push(listener),
             Err(error) => {
-                // A machine may lack one of the families; a port that is taken is taken.
-                let fatal = error.kind() == io::ErrorKind::AddrInUse || error.kind() == io::ErrorKind::PermissionDenied;
-                let error = io::Error::new(error.kind(), format!("listen on {address}: {error}"));
-                if fatal {
-                    return Err(error);
+                let taken = matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied);
+                failure = io::Error::new(error.kind(), format!("listen on {address}: {error}"));
+                if taken {
+                    return Err(failure);
                 }
-                failure = Some(error);
             }
         }
     }
-    match failure {
-        Some(error) if listeners.is_empty() => Err(error),
-        _ => Ok(listeners),
-    }
+    if listeners.is_empty() { Err(failure) } else { Ok(listeners) }
 }
 
 fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {

@@ -52,7 +52,7 @@ impl Steps {
                 return Some(piece);
             }
             if !self.done && tokio::time::timeout(self.keep_alive, self.changes.changed()).await.is_err() {
-                return Some(self.wire.position(None, 0)).filter(|piece| !piece.is_empty()).or(Some(Bytes::new()));
+                return Some(self.wire.position(None, 0, 0)).filter(|piece| !piece.is_empty()).or(Some(Bytes::new()));
             }
         }
         None
@@ -99,7 +99,7 @@ impl Steps {
                 Entry::Batch(batch) => {
                     let from = self.cursor.saturating_sub(item.offset) as usize;
                     let bytes = match self.wire {
-                        Wire::Link => encode::link_frames_with_positions(batch, from, None, 0),
+                        Wire::Link => encode::link_frames_with_positions(batch, from, 0),
                         wire => wire.events(batch, from),
                     };
                     out.extend_from_slice(&bytes);

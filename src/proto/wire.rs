@@ -7,7 +7,7 @@ use super::{
 use crate::{
     event::Batch,
     id::Id,
-    link::{GoAway, Signal},
+    link::{END_TRAILER, GoAway, Signal},
     log::Gap,
     units::now_ms,
 };
@@ -62,12 +62,13 @@ impl Wire {
         }
     }
 
-    /// Where the stream stands, for a reader whose next event follows `last` (LINKS 7); also the keep-alive.
-    pub fn position(self, last: Option<&Id>, n: u64) -> Bytes {
+    /// Where the stream stands, for a reader whose next event follows `last` (LINKS 7); also the keep-alive. `ms` is the
+    /// origin's clock now, as far as this reader was told it.
+    pub fn position(self, last: Option<&Id>, n: u64, ms: u64) -> Bytes {
         let next = || last.map(Id::next);
         match self {
             Wire::Ws | Wire::Link => match next() {
-                Some(next) => encode::position(next, now_ms(), n).freeze(),
+                Some(next) => encode::position(next, ms, n).freeze(),
                 None => frame::control(frame::op::PING, b"").freeze(),
             },
             Wire::Sse => last.map_or_else(|| Bytes::from_static(b":\n\n"), |id| sse::position(id).into()),
@@ -78,8 +79,8 @@ impl Wire {
     /// What a reader hears first: where it stands (LINKS 7), and how soon to come back if the connection breaks.
     pub fn hello(self, last: Option<&Id>) -> Bytes {
         match self {
-            Wire::Sse => [&b"retry: 1000\n"[..], &self.position(last, 0)].concat().into(),
-            _ => self.position(last, 0),
+            Wire::Sse => [&b"retry: 1000\n"[..], &self.position(last, 0, now_ms())].concat().into(),
+            _ => self.position(last, 0, now_ms()),
         }
     }
 
@@ -153,5 +154,10 @@ pub fn chunked(piece: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// The last chunk.
-pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+/// The last chunk; behind it, for a stream that has ended, its last position as a trailer field (RFC 9112 §7.1.2).
+pub fn last_chunk(end: Option<Id>) -> Vec<u8> {
+    match end {
+        Some(id) => format!("0\r\n{END_TRAILER}: {id}\r\n\r\n").into_bytes(),
+        None => b"0\r\n\r\n".to_vec(),
+    }
+}

@@ -172,6 +172,9 @@ async fn read(
             Ok(Some(Err(error))) => return Err(Failure::Lost(error.to_string(), retry)),
             Ok(Some(Ok(frame))) => frame,
         };
+        if ours && frame.trailers_ref().is_some_and(|trailers| trailers.contains_key(link::END_TRAILER)) {
+            return Ok(());
+        }
         let Some(bytes) = frame.data_ref() else { continue };
         let told = match &mut parser {
             Parser::Sse(parser) => sse_events(parser, bytes, ours)?,

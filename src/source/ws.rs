@@ -140,6 +140,8 @@ struct Session<'a> {
     /// Ids are ours, as long as positions come.
     is_link: bool,
     position: Option<Position>,
+    /// The newest event's.
+    time: u64,
     /// Data messages received, attributes not counted (LINKS 10).
     count: u64,
     attrs: Option<Option<Arc<Attrs>>>,
@@ -165,6 +167,7 @@ impl<'a> Session<'a> {
             inbound,
             is_link: opened.ours,
             position: None,
+            time: 0,
             count: 0,
             attrs: None,
             sure: None,
@@ -260,7 +263,9 @@ impl<'a> Session<'a> {
         let position = self.position.as_mut().filter(|_| self.is_link)?;
         let first = position.next.clone();
         position.next.seq = crate::id::Seq::whole(first.seq.n + count as u64);
-        Some((first, position.time()))
+        // Clamped, so that it rises (LINKS 9).
+        self.time = self.time.max(position.time());
+        Some((first, self.time))
     }
 
     async fn take_run(&mut self, run: Run) {

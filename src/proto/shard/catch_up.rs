@@ -11,6 +11,7 @@ use crate::{
         ws::encode,
     },
     topic::Policy,
+    units::now_ms,
 };
 use std::collections::HashMap;
 
@@ -101,10 +102,12 @@ impl Shard {
         let expected = conn.more().expected.replace(batch.id(batch.len() - 1).next());
         let bytes = match conn.wire {
             Wire::Link => {
-                if encode::is_contiguous(batch, from, expected.as_ref()) {
+                let now = now_ms();
+                if encode::is_contiguous(batch, from, expected.as_ref()) && conn.more().keeps_time(batch.time(), now) {
                     encode::link_frames(batch, from)
                 } else {
-                    encode::link_frames_with_positions(batch, from, expected, n)
+                    conn.more().clock = batch.time() as i64 - now as i64;
+                    encode::link_frames_with_positions(batch, from, n)
                 }
             }
             wire => wire.events(batch, from),

@@ -73,6 +73,8 @@ pub struct More {
     pub since_told: u64,
     /// When.
     pub told_at: Instant,
+    /// The origin's clock less ours, in milliseconds, as the link was told it (LINKS 9).
+    pub clock: i64,
     /// What a link believes to come next, while it is not at the tip.
     pub expected: Option<Id>,
     /// Half-read messages of a publisher.
@@ -94,6 +96,7 @@ impl More {
             acked_at: Instant::now(),
             since_told: 0,
             told_at: Instant::now(),
+            clock: 0,
             expected: None,
             inbound: None,
             waits_for: None,
@@ -104,6 +107,12 @@ impl More {
 }
 
 impl More {
+    /// Whether the link would give an event of this time about that time by itself.
+    pub(super) fn keeps_time(&self, time: u64, now: u64) -> bool {
+        const TOLERANCE_MS: u64 = 250;
+        now.saturating_add_signed(self.clock).abs_diff(time) <= TOLERANCE_MS
+    }
+
     /// Whether a reader at the tip could not do without.
     pub(super) fn is_needed(&self) -> bool {
         self.pin.is_some() || self.inbound.is_some() || self.owner.is_some()

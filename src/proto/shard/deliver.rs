@@ -3,7 +3,7 @@
 use super::{
     Shard, TURN_BYTES,
     catch_up::width,
-    conn::{Conn, Place, Wrote},
+    conn::{Conn, More, Place, Wrote},
     lane::Lane,
 };
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
         wire::{WIRES, Wire, chunked},
         ws::encode,
     },
+    units::now_ms,
 };
 use bytes::Bytes;
 use std::time::Instant;
@@ -88,10 +89,10 @@ impl Shard {
     }
 
     /// Turns readers at the tip into readers with a cursor of their own, for what the shared path does not do.
-    pub(super) fn send_tip_behind(&mut self, lane: usize, which: impl Fn(Wire) -> bool) {
+    pub(super) fn send_tip_behind(&mut self, lane: usize, which: impl Fn(&Conn) -> bool) {
         let (offset, last) = (self.lanes[lane].live, self.lanes[lane].last.clone());
         let tip = self.lanes[lane].tip.iter().flatten().copied();
-        let keys: Vec<usize> = tip.filter(|&key| which(self.conns[key].wire)).collect();
+        let keys: Vec<usize> = tip.filter(|&key| which(&self.conns[key])).collect();
         for key in keys {
             self.leave_tip(key, offset, last.as_ref());
             self.ready.push_back(key);
@@ -99,8 +100,13 @@ impl Shard {
     }
 
     pub(super) fn deliver_batches(&mut self, lane: usize, items: &[Item]) {
-        if !self.lanes[lane].tip[Lane::group(Wire::Link, false)].is_empty() && !self.links_go_shared(lane, items) {
-            self.send_tip_behind(lane, |wire| wire == Wire::Link);
+        if !self.lanes[lane].tip[Lane::group(Wire::Link, false)].is_empty() {
+            let shared = self.links_go_shared(lane, items);
+            let (now, times) = (now_ms(), times(items));
+            self.send_tip_behind(lane, |conn| {
+                let in_time = |more: &More| times.iter().all(|&time| more.keeps_time(time, now));
+                conn.wire == Wire::Link && !(shared && conn.more.as_deref().is_some_and(in_time))
+            });
         }
         for wire in WIRES {
             for in_chunks in [false, true] {
@@ -170,6 +176,15 @@ impl Shard {
             more.since_told += bytes;
         }
     }
+}
+
+/// When the first and the last of these events were published.
+fn times(items: &[Item]) -> Vec<u64> {
+    let time = |item: &Item| match &item.entry {
+        Entry::Batch(batch) => Some(batch.time()),
+        _ => None,
+    };
+    items.first().into_iter().chain(items.last()).filter_map(time).collect()
 }
 
 /// The place behind one batch.

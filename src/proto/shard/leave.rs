@@ -4,7 +4,7 @@ use super::{
     LEAVE_SECS, Shard,
     conn::{Conn, Place, Wrote},
 };
-use crate::proto::wire::{Farewell, LAST_CHUNK, Wire, chunked};
+use crate::proto::wire::{Farewell, Wire, chunked, last_chunk};
 use bytes::{Bytes, BytesMut};
 use std::{net::Shutdown, sync::atomic::Ordering};
 
@@ -76,7 +76,7 @@ impl Shard {
         conn.unpin(log, done);
         let mut bytes = BytesMut::from(&wrapped(conn, conn.wire.farewell(why))[..]);
         if conn.chunked {
-            bytes.extend_from_slice(LAST_CHUNK);
+            bytes.extend_from_slice(&last_chunk(if done { log.last() } else { None }));
         }
         match conn.send(bytes.freeze()) {
             Wrote::All => self.after_goodbye(key),

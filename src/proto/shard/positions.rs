@@ -5,6 +5,7 @@ use crate::{
     id::Id,
     link::POSITION_EVERY,
     proto::wire::{WIRES, Wire},
+    units::now_ms,
 };
 use std::time::Instant;
 
@@ -35,7 +36,9 @@ impl Shard {
             return true;
         }
         more.told.push_back((n, offset));
-        self.send(key, |wire| wire.position(last, n))
+        let clock = more.clock;
+        let ms = now_ms().saturating_add_signed(clock);
+        self.send(key, |wire| wire.position(last, n, ms))
     }
 
     pub(super) fn tell_positions_when_due(&mut self, lane: usize, offset: u64) {

@@ -135,7 +135,7 @@ impl Shard {
         let keys: Vec<usize> = tip.into_iter().chain([&lane.parked]).flatten().copied().collect();
         for key in keys {
             if self.conns[key].wire == Wire::Sse {
-                self.send(key, |wire| wire.position(None, 0));
+                self.send(key, |wire| wire.position(None, 0, 0));
             }
         }
     }

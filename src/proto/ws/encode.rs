@@ -56,9 +56,10 @@ fn put_attributes(out: &mut BytesMut, batch: &Batch, i: usize) {
     }
 }
 
-/// The events from index `from` on with a `p` wherever the numbers jump (LINKS 11). `n` counts the data messages sent
-/// so far on this connection, `expected` is what the reader believes to come next.
-pub fn link_frames_with_positions(batch: &Batch, from: usize, mut expected: Option<Id>, n: u64) -> Bytes {
+/// The events from index `from` on with a `p` before the first and wherever the numbers jump (LINKS 11). `n` counts the
+/// data messages sent so far on this connection.
+pub fn link_frames_with_positions(batch: &Batch, from: usize, n: u64) -> Bytes {
+    let mut expected = None;
     let mut out = BytesMut::with_capacity(batch.run().bytes().len() + 128);
     for (i, message) in batch.run().messages().enumerate().skip(from) {
         let id = batch.id(i);
