@@ -339,15 +339,21 @@ impl Batch {
         })
     }
 
-    /// A batch of its i-th event alone.
-    ///
-    /// # Panics
-    /// When there is no i-th event.
-    pub fn single(&self, i: usize) -> Batch {
-        let message = self.run.messages().nth(i).expect("i is below len");
-        let run = Run { bytes: self.run.bytes.slice(message.frame), count: 1 };
-        let attrs = self.attrs_of(i).map(|attrs| (0, attrs.clone())).into_iter().collect();
-        Batch::new(self.epoch.clone(), Seqs::Each([self.seq(i)].into()), self.time, run, attrs)
+    /// A batch of only these events, by rising index; `None` without any.
+    pub fn pick(&self, indices: &[usize]) -> Option<Batch> {
+        let (mut bytes, mut seqs, mut attrs) = (BytesMut::new(), Vec::new(), Vec::new());
+        for (i, message) in self.run.messages().enumerate().filter(|(i, _)| indices.binary_search(i).is_ok()) {
+            attrs.extend(self.attrs_of(i).map(|known| (seqs.len() as u32, known.clone())));
+            seqs.push(self.seq(i));
+            bytes.put_slice(&self.run.bytes[message.frame]);
+        }
+        let run = Run { bytes: bytes.freeze(), count: seqs.len() as u32 };
+        (!run.is_empty()).then(|| Batch::new(self.epoch.clone(), Seqs::of(seqs), self.time, run, attrs))
+    }
+
+    /// Whether some event has an audience.
+    pub fn is_addressed(&self) -> bool {
+        self.attrs.iter().any(|(_, attrs)| attrs.to.is_some())
     }
 
     /// The encoding in the given slot, made by the first who asks.

@@ -8,7 +8,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | words | [`id`] positions · [`units`] durations and sizes |
-//! | core: no sockets, no flags, no protocol names | [`event`] events, batches · [`pins`] who may hold whom · [`log`] the window · [`topic`] stages + log · [`matcher`] field equality |
+//! | core: no sockets, no flags, no protocol names | [`event`] events, batches · [`pins`] who may hold whom · [`log`] the window · [`topic`] stages + log · [`matcher`] field equality · [`audience`] who may see what |
 //! | edges | [`link`] what instances say to each other · [`net`], [`tls`], [`sys`] connections · [`stage`] · [`source`] what supplies a topic · [`proto`] how readers are served · [`site`] what a process serves |
 //! | meaning | [`cli`] what was typed · [`plan`] what was meant |
 //! | run | [`app`] |
@@ -19,6 +19,7 @@
 //! topic; bad input ends that connection only.
 
 pub mod app;
+pub mod audience;
 pub mod cli;
 pub mod event;
 pub mod id;

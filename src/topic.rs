@@ -1,6 +1,7 @@
 //! A topic: what one event URL stands for. Stages in front, a log behind.
 
 use crate::{
+    audience::Roll,
     event::{Attrs, Batch, Event, MAX_BATCH, Run, RunBuilder, Seqs},
     id::{Id, Seq},
     log::Log,
@@ -82,6 +83,8 @@ pub struct Topic {
     moves: AtomicU64,
     /// Readers connected now.
     pub readers: AtomicUsize,
+    /// Whom an event reaches.
+    pub roll: Roll,
 }
 
 impl Topic {
@@ -103,6 +106,7 @@ impl Topic {
             provenance: Mutex::default(),
             moves: AtomicU64::new(0),
             readers: AtomicUsize::new(0),
+            roll: Roll::default(),
         }
     }
 

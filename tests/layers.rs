@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 /// Modules by layer, lowest first: a module may use its own layer and those before it.
 const LAYERS: [&[&str]; 5] = [
     &["id", "units"],
-    &["event", "pins", "log", "topic", "matcher"],
+    &["event", "pins", "log", "topic", "matcher", "audience"],
     &["link", "net", "sys", "tls", "stage", "site", "proto", "source"],
     &["cli", "plan"],
     &["app"],

@@ -5,6 +5,7 @@ use super::{
     subscribe::{self, Refusal, query_pairs},
 };
 use crate::{
+    audience::Viewer,
     event::Event,
     id::{Id, Since},
     log::{Entry, Gap, Item, Start},
@@ -27,6 +28,7 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 const MAX_WAIT: Duration = Duration::from_secs(600);
 
 struct Ask {
+    viewer: Viewer,
     since: Option<Since>,
     /// A page that starts by id is oldest-first, any other newest (LINKS 9).
     forward: bool,
@@ -50,7 +52,7 @@ pub struct Page {
 pub async fn page(site: &Site, parts: &Parts) -> Result<Page, Refusal> {
     let topic = subscribe::find_topic(site, parts)?;
     subscribe::check_origin(&site.rules, &parts.headers)?;
-    let ask = read_ask(parts)?;
+    let ask = Ask { viewer: subscribe::viewer(parts, None, false)?, ..read_ask(parts)? };
     if ask.since.is_some() {
         subscribe::wait_for_window(site, &topic).await?;
     }
@@ -66,7 +68,8 @@ pub async fn page(site: &Site, parts: &Parts) -> Result<Page, Refusal> {
 
 fn read_ask(parts: &Parts) -> Result<Ask, Refusal> {
     let invalid = |name: &str| Refusal::new(StatusCode::BAD_REQUEST, format!("Invalid {name}"));
-    let mut ask = Ask { since: None, forward: false, limit: DEFAULT_LIMIT, poll: false, wait: DEFAULT_WAIT };
+    let viewer = Viewer::default();
+    let mut ask = Ask { viewer, since: None, forward: false, limit: DEFAULT_LIMIT, poll: false, wait: DEFAULT_WAIT };
     ask.since = subscribe::wanted_start(parts)?;
     for (name, value) in query_pairs(parts) {
         match name.as_str() {
@@ -175,6 +178,9 @@ impl Found {
             Entry::End => return,
         };
         for (i, event) in batch.events().skip(cursor.saturating_sub(item.offset) as usize) {
+            if !ask.viewer.admits(event.attrs.as_deref()) {
+                continue;
+            }
             if self.events.len() == ask.limit {
                 self.more = true;
                 if ask.forward || ask.limit == 0 {

@@ -3,7 +3,7 @@
 use super::{
     admin, history, listen, publish,
     stream::Steps,
-    subscribe::{self, Refusal, Subscription},
+    subscribe::{self, Peer, Refusal, Subscription},
     wire::Wire,
 };
 use crate::site::Site;
@@ -21,6 +21,7 @@ use std::{
     any::Any,
     convert::Infallible,
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -42,11 +43,18 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// What ended the connection early.
-pub async fn serve(site: Arc<Site>, stream: TcpStream, early: Bytes, permit: Box<dyn Any + Send>) -> io::Result<()> {
+pub async fn serve(
+    site: Arc<Site>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    early: Bytes,
+    permit: Box<dyn Any + Send>,
+) -> io::Result<()> {
     let io = TokioIo::new(Rewound { early, stream });
     let permit: Permit = Arc::new(Mutex::new(Some(permit)));
     let timeout = site.rules.handshake_timeout;
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer.ip()));
         let (site, permit) = (site.clone(), permit.clone());
         async move { Ok::<_, Infallible>(respond(site, request, permit).await) }
     });

@@ -6,7 +6,7 @@
 use super::{
     http,
     shard::Reader,
-    subscribe::{self, Refusal, Subscription},
+    subscribe::{self, Peer, Refusal, Subscription},
     wire::Wire,
 };
 use crate::site::Site;
@@ -49,7 +49,7 @@ pub async fn run(site: Arc<Site>, listener: TcpListener, mut stop: watch::Receiv
             Ok(permit) => {
                 let site = site.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = greet(site, stream, Box::new(permit)).await {
+                    if let Err(error) = greet(site, stream, peer, Box::new(permit)).await {
                         debug!(%peer, %error, "connection refused");
                     }
                 });
@@ -75,13 +75,19 @@ async fn turn_away(mut stream: TcpStream) -> io::Result<()> {
 }
 
 /// Serves one connection from its first byte.
-async fn greet(site: Arc<Site>, mut stream: TcpStream, permit: Box<dyn Any + Send>) -> io::Result<()> {
+async fn greet(
+    site: Arc<Site>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    permit: Box<dyn Any + Send>,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     socket2::SockRef::from(&stream).set_keepalive(true)?;
     let mut buf = BytesMut::with_capacity(1024);
     let head = timeout(site.rules.handshake_timeout, read_head(&mut stream, &mut buf));
     let parts = match head.await {
-        Ok(Ok(Some((parts, len)))) => {
+        Ok(Ok(Some((mut parts, len)))) => {
+            parts.extensions.insert(Peer(peer.ip()));
             if let Some(wire) = subscribe::wanted_wire(&parts) {
                 let early = buf.split_off(len).freeze();
                 return open_stream(&site, stream, &parts, wire, early, permit).await;
@@ -106,7 +112,7 @@ async fn greet(site: Arc<Site>, mut stream: TcpStream, permit: Box<dyn Any + Sen
         }
     };
     drop(parts);
-    http::serve(site, stream, buf.freeze(), permit).await
+    http::serve(site, stream, peer, buf.freeze(), permit).await
 }
 
 async fn open_stream(
@@ -137,9 +143,22 @@ pub fn hand_over(
     early: Bytes,
     permit: Box<dyn Any + Send>,
 ) {
-    let Subscription { topic, wire, since, owner, may_publish, .. } = subscription;
+    let Subscription { topic, wire, since, viewer, owner, may_publish, .. } = subscription;
     let skip = topic.policy() == crate::topic::Policy::DropOldest;
-    site.shards.serve(Reader { socket, topic, wire, since, head, chunked, early, owner, may_publish, skip, permit });
+    site.shards.serve(Reader {
+        socket,
+        topic,
+        wire,
+        since,
+        head,
+        chunked,
+        early,
+        viewer,
+        owner,
+        may_publish,
+        skip,
+        permit,
+    });
 }
 
 fn head_text(status: StatusCode, headers: &HeaderMap, chunked: bool, wire: Wire) -> Bytes {

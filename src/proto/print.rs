@@ -157,7 +157,7 @@ impl Page {
                     }
                 }
                 Output::Ndjson => json::put_line(&mut self.out, &batch.id(i), batch.time(), &event),
-                Output::Sse => self.out.put_slice(&sse::events(&batch.single(i), 0)),
+                Output::Sse => sse::put_event(&mut self.out, &batch.id(i), &event),
             }
             self.left -= 1;
             self.last = Some(batch.id(i));

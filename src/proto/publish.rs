@@ -1,11 +1,17 @@
 //! POST to a topic's URL: one event per body, or one per NDJSON line.
 
-use super::subscribe::{self, Refusal};
-use crate::{event::Event, site::Site, units::now_ms};
+use super::subscribe::{self, Refusal, query_pairs};
+use crate::{
+    audience,
+    event::{Attrs, Event},
+    site::Site,
+    units::now_ms,
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{StatusCode, body::Incoming, header, http::request::Parts};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// What one NDJSON body may have, in bytes.
 const MAX_NDJSON: usize = 16 << 20;
@@ -26,9 +32,13 @@ pub async fn publish(site: &Site, parts: &Parts, body: Incoming) -> Result<Value
     let max = site.rules.max_message;
     let body = read(body, if ndjson { MAX_NDJSON.max(max) } else { max }).await?;
     let events = if ndjson { lines(&body, max)? } else { vec![Event::new(body)] };
+    let known = attributes(parts)?.map(Arc::new);
+    let to = known.as_deref().and_then(|known| known.to.clone());
+    let events = events.into_iter().map(|event| Event { attrs: known.clone(), ..event }).collect();
     topic.log.room().await;
-    let published = topic.publish(events, now_ms());
-    let readers = topic.reader_count();
+    let time = known.as_deref().and_then(|known| known.time).unwrap_or_else(now_ms);
+    let published = topic.publish(events, time);
+    let readers = topic.roll.reached(to.as_ref());
     Ok(match published {
         Some((first, last, count)) if ndjson => {
             json!({ "id": last.to_string(), "readers": readers, "first": first.to_string(), "count": count })
@@ -36,6 +46,34 @@ pub async fn publish(site: &Site, parts: &Parts, body: Incoming) -> Result<Value
         Some((_, last, _)) => json!({ "id": last.to_string(), "readers": readers }),
         None => json!({ "id": null, "readers": readers }),
     })
+}
+
+/// What is said about the events beside their payloads: the query string is their audience, the mirror of a
+/// subscriber's metadata; `Event-Type`, `Event-Time` (Unix milliseconds) and `Event-Id` are headers.
+fn attributes(parts: &Parts) -> Result<Option<Attrs>, Refusal> {
+    let audience = audience::from_query(query_pairs(parts));
+    let to: Map<String, Value> = audience.into_iter().map(|(key, value)| (key, Value::from(value))).collect();
+    let attrs = Attrs {
+        kind: line(parts, "event-type")?,
+        to: Some(to).filter(|to| !to.is_empty()),
+        time: line(parts, "event-time")?.map(|text| text.parse()).transpose().map_err(|_| invalid("event-time"))?,
+        id: line(parts, "event-id")?,
+    };
+    Ok(Some(attrs).filter(|attrs| *attrs != Attrs::default()))
+}
+
+fn invalid(name: &str) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, format!("Invalid {name}"))
+}
+
+/// A header that becomes one line of an event stream: no control characters.
+fn line(parts: &Parts, name: &str) -> Result<Option<String>, Refusal> {
+    let Some(value) = parts.headers.get(name) else { return Ok(None) };
+    let text = std::str::from_utf8(value.as_bytes()).ok().map(str::trim);
+    match text.filter(|text| !text.is_empty() && !text.contains(char::is_control)) {
+        Some(text) => Ok(Some(text.to_owned())),
+        None => Err(invalid(name)),
+    }
 }
 
 async fn read(body: Incoming, max: usize) -> Result<Bytes, Refusal> {

@@ -24,7 +24,8 @@ pub fn events(batch: &Batch, from: usize) -> Bytes {
     out.freeze()
 }
 
-fn put_event(out: &mut BytesMut, id: &Id, event: &Event) {
+/// One event: id, type, data lines, a blank line.
+pub fn put_event(out: &mut BytesMut, id: &Id, event: &Event) {
     out.put_slice(format!("id: {id}\n").as_bytes());
     if let Some(kind) = event.attrs.as_deref().and_then(|attrs| attrs.kind.as_ref()) {
         out.put_slice(format!("event: {kind}\n").as_bytes());

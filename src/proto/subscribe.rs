@@ -2,8 +2,10 @@
 
 use super::wire::Wire;
 use crate::{
+    audience::{self, Viewer},
     id::Since,
     link,
+    matcher::Match,
     site::{Rules, Site},
     topic::Topic,
 };
@@ -12,7 +14,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
 };
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use url::form_urlencoded;
 
@@ -55,6 +57,8 @@ pub struct Subscription {
     pub status: StatusCode,
     /// The answer's headers, without those of framing.
     pub headers: HeaderMap,
+    /// What the reader may and wants to see.
+    pub viewer: Arc<Viewer>,
     /// What the reader's process calls itself.
     pub owner: Option<String>,
     /// Whether its messages are published.
@@ -128,8 +132,36 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
     describe(site, &topic, wire, &mut headers);
     allow_origin(&site.rules, &parts.headers, &mut headers);
     let may_publish = wire == Wire::Ws && site.rules.accept_publish;
-    Ok(Subscription { topic, wire, since, status, headers, owner, may_publish })
+    let viewer = Arc::new(viewer(parts, Some(wire), is_trusted_hop(parts, wire))?);
+    Ok(Subscription { topic, wire, since, status, headers, viewer, owner, may_publish })
 }
+
+/// Every query parameter is metadata; `match` is also the reader's own filter.
+///
+/// # Errors
+/// 400 for a match that is not a JSON object.
+pub fn viewer(parts: &Parts, wire: Option<Wire>, relay: bool) -> Result<Viewer, Refusal> {
+    let metadata = audience::from_query(query_pairs(parts));
+    let wanted = metadata
+        .get("match")
+        .filter(|_| wire.is_some_and(Wire::is_websocket))
+        .map(|text| Match::parse(text))
+        .transpose();
+    let wanted = wanted.map_err(|why| Refusal::new(StatusCode::BAD_REQUEST, format!("Invalid match: {why}")))?;
+    Ok(Viewer { metadata, relay, wanted: wanted.map(Arc::new) })
+}
+
+/// LINKS 24: events for others go only to a link with the right to them. Without any access control that is a link
+/// from this machine that is no web page, and that does not say by metadata whom it reads for.
+fn is_trusted_hop(parts: &Parts, wire: Wire) -> bool {
+    let local = parts.extensions.get::<Peer>().is_some_and(|peer| peer.0.to_canonical().is_loopback());
+    let anonymous = query_pairs(parts).all(|(name, _)| matches!(name.as_str(), "since" | "last_event_id" | "match"));
+    wire == Wire::Link && local && anonymous && !parts.headers.contains_key(header::ORIGIN)
+}
+
+/// Who asks, in a request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
 
 /// RFC 6455 §4.2. The key is only echoed: it need not be sixteen bytes, as the curl lines that people have show.
 fn upgrade(parts: &Parts, headers: &mut HeaderMap) -> Result<Wire, Refusal> {

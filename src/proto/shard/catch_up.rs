@@ -2,6 +2,7 @@
 
 use super::{Shard, TURN_BYTES, conn::Place};
 use crate::{
+    audience::Seen,
     event::Batch,
     id::Id,
     link::{GoAway, POSITION_EVERY},
@@ -43,7 +44,7 @@ impl Shard {
         }
         let cursor = self.conns[key].cursor;
         if cursor >= live {
-            if cursor == live && !self.is_ended(key) {
+            if cursor == live && !self.is_ended(key) && self.tell_before_tip(key) {
                 self.join_tip(key);
             }
             return;
@@ -59,6 +60,16 @@ impl Shard {
         if goes_on {
             self.ready.push_back(key);
         }
+    }
+
+    /// A link that did not see the newest events hears what comes next before it shares the others' bytes (LINKS 11).
+    fn tell_before_tip(&mut self, key: usize) -> bool {
+        let (conn, lane) = (&self.conns[key], &self.lanes[self.conns[key].lane]);
+        let (live, last) = (lane.live, lane.last.clone());
+        let expected = conn.more.as_ref().and_then(|more| more.expected.clone());
+        conn.wire != Wire::Link
+            || expected == last.as_ref().map(Id::next)
+            || self.tell_position(key, last.as_ref(), live)
     }
 
     /// Whether the reader may go on at once.
@@ -89,17 +100,29 @@ impl Shard {
                 return false;
             }
             self.conns[key].cursor = item.offset + width(item);
-            if !self.conns[key].is_clear() {
+            if !self.tell_when_due(key) || !self.conns[key].is_clear() {
                 return false;
             }
         }
         true
     }
 
+    /// What this reader sees of a batch, from index `from` on.
     pub(super) fn send_batch(&mut self, key: usize, batch: &Batch, from: usize) -> bool {
+        match self.conns[key].viewer.of(batch, from) {
+            Seen::All => self.send_events(key, batch, from),
+            Seen::Some(indices) => match batch.pick(&indices) {
+                Some(picked) => self.send_events(key, &picked, 0),
+                None => true,
+            },
+        }
+    }
+
+    fn send_events(&mut self, key: usize, batch: &Batch, from: usize) -> bool {
         let conn = &mut self.conns[key];
         let n = conn.mark;
-        let expected = conn.more().expected.replace(batch.id(batch.len() - 1).next());
+        let last = batch.id(batch.len() - 1);
+        let expected = conn.more().expected.replace(last.next());
         let bytes = match conn.wire {
             Wire::Link => {
                 let now = now_ms();
@@ -113,16 +136,15 @@ impl Shard {
             wire => wire.events(batch, from),
         };
         conn.mark += (batch.len() - from) as u64;
-        if let Some(more) = &mut conn.more {
-            more.since_told += bytes.len() as u64;
-        }
-        if !self.send(key, |_| bytes) {
-            return false;
-        }
-        let conn = &self.conns[key];
-        let due = conn.more.as_ref().is_some_and(|more| more.since_told >= POSITION_EVERY) && self.is_tracked(key);
-        let (offset, last) = (self.conns[key].cursor + (batch.len() - from) as u64, batch.id(batch.len() - 1));
-        !due || self.tell_position(key, Some(&last), offset)
+        conn.more().since_told += bytes.len() as u64;
+        self.send(key, |_| bytes)
+    }
+
+    /// A `p` after every 256 KiB (LINKS 11); the cursor stands behind what was sent.
+    fn tell_when_due(&mut self, key: usize) -> bool {
+        let due = self.conns[key].more().since_told >= POSITION_EVERY && self.is_tracked(key);
+        let (cursor, last) = self.standing(key);
+        !due || self.tell_position(key, last.as_ref(), cursor)
     }
 
     /// A loss entry, told in the protocol's form (LINKS 15); a link hears at once where it goes on (LINKS 11).
@@ -173,7 +195,12 @@ impl Shard {
         for item in items.iter().take_while(|item| item.offset < live) {
             let Entry::Batch(batch) = &item.entry else { break };
             let from = cursor.saturating_sub(item.offset) as usize;
-            for (i, event) in batch.events().skip(from) {
+            let viewer = self.conns[key].viewer.clone();
+            let sees = |i: &usize| match viewer.of(batch, from) {
+                Seen::All => true,
+                Seen::Some(indices) => indices.binary_search(i).is_ok(),
+            };
+            for (i, event) in batch.events().skip(from).filter(|(i, _)| sees(i)) {
                 let value = serde_json::from_slice::<serde_json::Value>(&event.payload).ok();
                 let value = value.as_ref().and_then(|value| value.pointer(pointer)).map(ToString::to_string);
                 let superseded = value.and_then(|value| newest.insert(value, events.len()));
@@ -189,7 +216,8 @@ impl Shard {
             return self.send_items(key, std::slice::from_ref(item), live);
         }
         for (batch, i) in events.into_iter().flatten() {
-            if !self.send_batch(key, &batch.single(i), 0) {
+            let one = batch.pick(&[i]);
+            if !one.is_none_or(|one| self.send_events(key, &one, 0)) {
                 return false;
             }
         }

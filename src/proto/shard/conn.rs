@@ -1,6 +1,7 @@
 //! One reader's connection as a shard holds it: a socket, a place, and the little that is not sent yet.
 
 use crate::{
+    audience::{self, Viewer},
     id::{Id, Since},
     log::Log,
     pins::PinId,
@@ -36,6 +37,8 @@ pub struct Reader {
     pub early: Bytes,
     /// What the peer's process calls itself.
     pub owner: Option<String>,
+    /// What it may and wants to see.
+    pub viewer: Arc<Viewer>,
     /// Whether its messages are published.
     pub may_publish: bool,
     /// Skip what is gone instead of being closed.
@@ -137,6 +140,9 @@ pub struct Conn {
     pub(super) place: Place,
     pub(super) wire: Wire,
     pub(super) chunked: bool,
+    pub(super) viewer: Arc<Viewer>,
+    /// Its place on the topic's roll.
+    pub(super) listed: Option<audience::Place>,
     pub(super) may_publish: bool,
     pub(super) skip: bool,
     /// The offset to read on from, unless at the tip.
@@ -162,6 +168,8 @@ impl Conn {
             place: Place::New,
             wire: reader.wire,
             chunked: reader.chunked,
+            viewer: reader.viewer,
+            listed: None,
             may_publish: reader.may_publish,
             skip: reader.skip,
             cursor: 0,
@@ -285,6 +293,7 @@ type Out = VecDeque<Bytes>;
 pub(super) struct ReaderParts {
     pub wire: Wire,
     pub chunked: bool,
+    pub viewer: Arc<Viewer>,
     pub may_publish: bool,
     pub skip: bool,
     pub permit: Box<dyn Any + Send>,

@@ -100,21 +100,20 @@ impl Shard {
     }
 
     pub(super) fn deliver_batches(&mut self, lane: usize, items: &[Item]) {
-        if !self.lanes[lane].tip[Lane::group(Wire::Link, false)].is_empty() {
+        if self.lanes[lane].tip_of(Wire::Link).next().is_some() {
+            let addressed = is_addressed(items);
             let shared = self.links_go_shared(lane, items);
             let (now, times) = (now_ms(), times(items));
             self.send_tip_behind(lane, |conn| {
                 let in_time = |more: &More| times.iter().all(|&time| more.keeps_time(time, now));
-                conn.wire == Wire::Link && !(shared && conn.more.as_deref().is_some_and(in_time))
+                // Holes are told by positions, which the shared bytes do not have.
+                let whole = conn.viewer.wanted.is_none() && (conn.viewer.relay || !addressed);
+                conn.wire == Wire::Link && !(whole && shared && conn.more.as_deref().is_some_and(in_time))
             });
         }
         for wire in WIRES {
             for in_chunks in [false, true] {
-                let group = Lane::group(wire, in_chunks);
-                if !self.lanes[lane].tip[group].is_empty() {
-                    let shared = Shared::new(items, wire, in_chunks);
-                    self.deliver_shared(lane, group, &shared);
-                }
+                self.deliver_wire(lane, wire, in_chunks, items);
             }
         }
         let batches = items.iter().filter_map(|item| match &item.entry {
@@ -130,6 +129,22 @@ impl Shard {
         self.lanes[lane].bytes += bytes;
         let end = items.last().map_or(0, |item| item.offset) + items.last().map_or(0, width);
         self.tell_positions_when_due(lane, end);
+    }
+
+    fn deliver_wire(&mut self, lane: usize, wire: Wire, in_chunks: bool, items: &[Item]) {
+        let group = Lane::group(wire, in_chunks, false);
+        if !self.lanes[lane].tip[group].is_empty() {
+            // Links with the right to everything are all that is left of their kind here.
+            if is_addressed(items) && wire != Wire::Link {
+                self.deliver_each(lane, group, wire, in_chunks, items);
+            } else {
+                self.deliver_shared(lane, group, &Shared::new(items, wire, in_chunks));
+            }
+        }
+        let picky = Lane::group(wire, in_chunks, true);
+        if !self.lanes[lane].tip[picky].is_empty() {
+            self.deliver_each(lane, picky, wire, in_chunks, items);
+        }
     }
 
     /// Whether links need no `p` of their own within these entries.
@@ -170,12 +185,13 @@ impl Shard {
         self.leave_tip(key, done.offset, Some(&done.last));
         let events: u64 = shared.places[..=piece].iter().map(|place| place.events).sum();
         let bytes: u64 = shared.places[..=piece].iter().map(|place| place.bytes).sum();
-        let conn = &mut self.conns[key];
-        conn.mark += events;
-        if let Some(more) = &mut conn.more {
-            more.since_told += bytes;
-        }
+        self.count_sent(key, events, bytes);
     }
+}
+
+/// Whether some event has an audience.
+fn is_addressed(items: &[Item]) -> bool {
+    items.iter().any(|item| matches!(&item.entry, Entry::Batch(batch) if batch.is_addressed()))
 }
 
 /// When the first and the last of these events were published.

@@ -5,9 +5,11 @@ use super::{
     conn::{Conn, Place},
 };
 use crate::{
+    audience::Viewer,
     id::{Id, Since},
     link::GoAway,
     log::{Log, Start},
+    matcher::Match,
     proto::wire::{Farewell, WIRES, Wire},
     topic::Topic,
     units::now_ms,
@@ -35,21 +37,46 @@ pub(super) struct Lane {
     pub(super) bytes: u64,
     /// Shared with the log, so that publishers do not outrun this thread.
     pub(super) pumped: Arc<AtomicU64>,
-    /// Readers at the tip by wire form, twice: in chunks or not.
-    pub(super) tip: [Vec<usize>; 2 * WIRES.len()],
+    /// Readers at the tip by wire form, in chunks or not, with a match of their own or not.
+    pub(super) tip: [Vec<usize>; 4 * WIRES.len()],
     pub(super) behind: Vec<usize>,
     pub(super) parked: Vec<usize>,
+    /// Matches in use.
+    pub(super) matches: Vec<Arc<Match>>,
     pub(super) quiet_since: Instant,
 }
 
 impl Lane {
-    pub(super) fn group(wire: Wire, chunked: bool) -> usize {
-        wire.index() * 2 + usize::from(chunked)
+    pub(super) fn group(wire: Wire, chunked: bool, picky: bool) -> usize {
+        wire.index() * 4 + usize::from(chunked) * 2 + usize::from(picky)
+    }
+
+    /// Readers with equal matches share one, so that it is evaluated once per event.
+    pub(super) fn share_match(&mut self, viewer: Arc<Viewer>) -> Arc<Viewer> {
+        let Some(wanted) = &viewer.wanted else { return viewer };
+        self.matches.retain(|known| Arc::strong_count(known) > 1 || known == wanted);
+        let shared = match self.matches.iter().find(|known| *known == wanted) {
+            Some(known) => known.clone(),
+            None => {
+                self.matches.push(wanted.clone());
+                return viewer;
+            }
+        };
+        Arc::new(Viewer { wanted: Some(shared), metadata: viewer.metadata.clone(), relay: viewer.relay })
+    }
+
+    fn group_of(conn: &Conn) -> usize {
+        Lane::group(conn.wire, conn.chunked, conn.viewer.wanted.is_some())
+    }
+
+    /// The readers at the tip of one wire form.
+    pub(super) fn tip_of(&self, wire: Wire) -> impl Iterator<Item = usize> {
+        self.tip[wire.index() * 4..][..4].iter().flatten().copied()
     }
 
     pub(super) fn list(&mut self, conn: &Conn) -> Option<&mut Vec<usize>> {
         match conn.place {
-            Place::Tip(_) => Some(&mut self.tip[Lane::group(conn.wire, conn.chunked)]),
+            Place::Tip(_) => Some(&mut self.tip[Lane::group_of(conn)]),
             Place::Behind(_) => Some(&mut self.behind),
             Place::Parked(_) => Some(&mut self.parked),
             Place::New | Place::Leaving => None,

@@ -104,6 +104,9 @@ impl Shard {
         tracing::debug!(peer = ?conn.peer(), topic = %lane.topic.path, why, "reader gone");
         conn.unpin(&lane.topic.log, false);
         lane.topic.readers.fetch_sub(1, Ordering::Relaxed);
+        if let Some(place) = conn.listed {
+            lane.topic.roll.leave(place);
+        }
         let _ = self.poll.registry().deregister(&mut conn.socket);
         self.inbox.load.fetch_sub(1, Ordering::Relaxed);
     }

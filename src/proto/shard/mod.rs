@@ -12,6 +12,7 @@ mod input;
 mod lane;
 mod leave;
 mod positions;
+mod selective;
 mod time;
 
 pub use conn::Reader;
@@ -246,14 +247,17 @@ impl Shard {
         let key = entry.key();
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut socket, Token(key), interest)?;
+        let viewer = self.lanes[lane].share_match(reader.viewer);
         let Reader { wire, chunked, may_publish, skip, permit, .. } = reader;
-        let mut conn = Conn::new(socket, lane, ReaderParts { wire, chunked, may_publish, skip, permit });
+        let mut conn = Conn::new(socket, lane, ReaderParts { wire, chunked, viewer, may_publish, skip, permit });
         if wire == Wire::Link || reader.owner.is_some() {
             conn.more = Some(Box::new(More::new(reader.owner)));
         }
         let wrote = conn.send(reader.head);
         entry.insert(conn);
         reader.topic.readers.fetch_add(1, Ordering::Relaxed);
+        let conn = &mut self.conns[key];
+        conn.listed = (wire != Wire::Link).then(|| reader.topic.roll.enter(&conn.viewer));
         self.conns[key].heard = self.second();
         self.conns[key].due = self.next_ping();
         if wrote == Wrote::Dead {
@@ -285,6 +289,7 @@ impl Shard {
             tip: Default::default(),
             behind: Vec::new(),
             parked: Vec::new(),
+            matches: Vec::new(),
             quiet_since: Instant::now(),
         });
         self.lanes.len() - 1

@@ -1,6 +1,6 @@
 //! Positions told and acknowledgements heard (LINKS 10-13).
 
-use super::{Shard, conn::Place, lane::Lane};
+use super::{Shard, conn::Place};
 use crate::{
     id::Id,
     link::POSITION_EVERY,
@@ -47,18 +47,13 @@ impl Shard {
             None => return,
         };
         let bytes = self.lanes[lane].bytes;
-        let mut due = Vec::new();
-        for wire in WIRES {
-            for group in [Lane::group(wire, false), Lane::group(wire, true)] {
-                if wire != Wire::Link && !self.lanes[lane].topic.log.is_blocking() {
-                    continue;
-                }
-                due.extend(self.lanes[lane].tip[group].iter().copied().filter(|&key| {
-                    let told = self.conns[key].more.as_ref().map_or(0, |more| more.since_told);
-                    bytes.wrapping_sub(told) >= POSITION_EVERY
-                }));
-            }
-        }
+        let lane_blocks = self.lanes[lane].topic.log.is_blocking();
+        let tracked = WIRES.into_iter().filter(|wire| *wire == Wire::Link || lane_blocks);
+        let told = |key: usize| self.conns[key].more.as_ref().map_or(0, |more| more.since_told);
+        let due: Vec<usize> = tracked
+            .flat_map(|wire| self.lanes[lane].tip_of(wire))
+            .filter(|&key| bytes.wrapping_sub(told(key)) >= POSITION_EVERY)
+            .collect();
         for key in due {
             self.tell_position(key, Some(&last), offset);
         }

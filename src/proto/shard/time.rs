@@ -1,6 +1,6 @@
 //! What the clock brings: pings, keep-alives, give-ups, the drain.
 
-use super::{NO_PONG, STALLED, Shard, conn::Place, lane::Lane};
+use super::{NO_PONG, STALLED, Shard, conn::Place};
 use crate::{
     link::GoAway,
     proto::wire::{Farewell, Wire},
@@ -131,8 +131,7 @@ impl Shard {
 
     pub(super) fn keep_alive(&mut self, lane: usize) {
         let lane = &self.lanes[lane];
-        let tip = [false, true].map(|in_chunks| &lane.tip[Lane::group(Wire::Sse, in_chunks)]);
-        let keys: Vec<usize> = tip.into_iter().chain([&lane.parked]).flatten().copied().collect();
+        let keys: Vec<usize> = lane.tip_of(Wire::Sse).chain(lane.parked.iter().copied()).collect();
         for key in keys {
             if self.conns[key].wire == Wire::Sse {
                 self.send(key, |wire| wire.position(None, 0, 0));

@@ -1,0 +1,183 @@
+//! Who may see an event: its audience against a reader's metadata, and a reader's own match.
+//!
+//! A subscriber's query parameters are its metadata; a publisher's query string is the audience. A reader sees an
+//! addressed event when each of the audience's keys is in its metadata with exactly that value. The test is made at
+//! every read of a cursor, replay included (LINKS 24).
+
+use crate::{
+    event::{Attrs, Batch},
+    matcher::Match,
+};
+use serde_json::{Map, Value};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+/// What one reader may and wants to see.
+#[derive(Debug, Default, PartialEq)]
+pub struct Viewer {
+    /// The subscriber's metadata: always text.
+    pub metadata: HashMap<String, String>,
+    /// A hop with the right to everything, whatever the audience.
+    pub relay: bool,
+    /// Only events that match.
+    pub wanted: Option<Arc<Match>>,
+}
+
+/// Which events of a batch a reader sees.
+#[derive(Debug, PartialEq)]
+pub enum Seen {
+    /// Every one.
+    All,
+    /// Those with these indices, rising; maybe none.
+    Some(Vec<usize>),
+}
+
+impl Viewer {
+    /// Whether an event with these attributes may be seen.
+    pub fn admits(&self, attrs: Option<&Attrs>) -> bool {
+        match attrs.and_then(|attrs| attrs.to.as_ref()) {
+            None => true,
+            Some(_) if self.relay => true,
+            Some(to) => addresses(to, &self.metadata),
+        }
+    }
+
+    /// The events from index `from` on that this reader sees.
+    pub fn of(&self, batch: &Batch, from: usize) -> Seen {
+        if self.wanted.is_none() && (self.relay || !batch.is_addressed()) {
+            return Seen::All;
+        }
+        let seen = |(i, event): &(usize, crate::event::Event)| {
+            *i >= from
+                && self.admits(event.attrs.as_deref())
+                && self.wanted.as_ref().is_none_or(|wanted| wanted.matches(&event.payload))
+        };
+        let indices: Vec<usize> = batch.events().filter(seen).map(|(i, _)| i).collect();
+        if indices.len() == batch.len() - from { Seen::All } else { Seen::Some(indices) }
+    }
+}
+
+/// Whether every key of the audience is in the metadata with exactly that value. Numbers and booleans compare by their
+/// JSON text, since metadata is text; an empty audience is everybody.
+pub fn addresses(to: &Map<String, Value>, metadata: &HashMap<String, String>) -> bool {
+    to.iter().all(|(key, wanted)| match (metadata.get(key), wanted) {
+        (Some(value), Value::String(wanted)) => value == wanted,
+        (Some(value), Value::Bool(flag)) => value == if *flag { "true" } else { "false" },
+        (Some(value), Value::Number(number)) => {
+            let text = number.to_string();
+            *value == text
+        }
+        _ => false,
+    })
+}
+
+/// Metadata or an audience from a query string: form decoding, the last of a repeated key counts, empty pairs do not.
+pub fn from_query(pairs: impl Iterator<Item = (String, String)>) -> HashMap<String, String> {
+    pairs.filter(|(key, value)| !key.is_empty() || !value.is_empty()).collect()
+}
+
+/// The readers of one topic whose metadata can be addressed; all others only count.
+#[derive(Debug, Default)]
+pub struct Roll {
+    readers: Mutex<Listed>,
+}
+
+#[derive(Debug, Default)]
+struct Listed {
+    next: u64,
+    plain: usize,
+    addressable: HashMap<u64, Arc<Viewer>>,
+}
+
+/// A reader's place on the roll.
+pub type Place = Option<u64>;
+
+impl Roll {
+    /// A reader comes. Links do not count.
+    pub fn enter(&self, view: &Arc<Viewer>) -> Place {
+        let mut listed = self.readers.lock().unwrap_or_else(|p| p.into_inner());
+        if view.metadata.is_empty() {
+            listed.plain += 1;
+            return None;
+        }
+        let place = listed.next;
+        listed.next += 1;
+        listed.addressable.insert(place, view.clone());
+        Some(place)
+    }
+
+    /// A reader goes.
+    pub fn leave(&self, place: Place) {
+        let mut listed = self.readers.lock().unwrap_or_else(|p| p.into_inner());
+        match place {
+            Some(place) => drop(listed.addressable.remove(&place)),
+            None => listed.plain -= 1,
+        }
+    }
+
+    /// How many readers an event with this audience reaches.
+    pub fn reached(&self, to: Option<&Map<String, Value>>) -> usize {
+        let listed = self.readers.lock().unwrap_or_else(|p| p.into_inner());
+        match to.filter(|to| !to.is_empty()) {
+            None => listed.plain + listed.addressable.len(),
+            Some(to) => listed.addressable.values().filter(|view| addresses(to, &view.metadata)).count(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn query(text: &str) -> HashMap<String, String> {
+        from_query(url::form_urlencoded::parse(text.as_bytes()).into_owned())
+    }
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().expect("an object")
+    }
+
+    #[test]
+    fn the_truth_table() {
+        for (metadata, to, seen) in [
+            ("", json!({}), true),
+            ("", json!({"user_id": "u1"}), false),
+            ("user_id=u1", json!({}), true),
+            ("user_id=u1", json!({"user_id": "u1"}), true),
+            ("user_id=u1", json!({"user_id": "u1", "room": "g"}), false),
+            ("user_id=u1&room=g", json!({"user_id": "u1"}), true),
+            ("user_id=u1&room=g", json!({"user_id": "u1", "room": "g"}), true),
+            ("user_id=u2", json!({"user_id": "u1"}), false),
+            ("User_id=u1", json!({"user_id": "u1"}), false),
+            ("n=5&b=false", json!({"n": 5, "b": false}), true),
+            ("n=null", json!({"n": null}), false),
+            ("k=", json!({"k": ""}), true),
+        ] {
+            assert_eq!(addresses(&object(to.clone()), &query(metadata)), seen, "{metadata} {to}");
+        }
+    }
+
+    #[test]
+    fn queries_decode_as_forms_do() {
+        let table = [("a=1&a=2", "a", "2"), ("k", "k", ""), ("s=a+b%2Bc", "s", "a b+c"), ("u=%C3%A9", "u", "é")];
+        for (text, key, value) in table {
+            assert_eq!(query(text).get(key).map(String::as_str), Some(value), "{text}");
+        }
+        assert_eq!(query("&&a=1&").len(), 1);
+    }
+
+    #[test]
+    fn the_roll_counts_who_is_reached() {
+        let roll = Roll::default();
+        let view = |text: &str| Arc::new(Viewer { metadata: query(text), ..Viewer::default() });
+        let places = [roll.enter(&view("")), roll.enter(&view("room=a")), roll.enter(&view("room=b"))];
+        assert_eq!(roll.reached(None), 3);
+        assert_eq!(roll.reached(Some(&object(json!({"room": "a"})))), 1);
+        assert_eq!(roll.reached(Some(&object(json!({})))), 3);
+        places.into_iter().for_each(|place| roll.leave(place));
+        assert_eq!(roll.reached(None), 0);
+    }
+}
