@@ -17,6 +17,7 @@ use crate::{
         upstream::{self, Outcome, Upstream},
     },
     stage::{
+        flow::{Dedupe, Sample, Throttle},
         jq::{Keep, Map, Program},
         prefix::Prefix,
     },
@@ -94,9 +95,8 @@ pub async fn run(plan: Plan, shutdown: watch::Receiver<bool>) -> Result<Exit, St
 
 fn build_topic(plan: &Plan) -> Result<Topic, StartError> {
     let stages = plan.stages.iter().map(build_stage).collect::<Result<Vec<_>, _>>().map_err(StartError)?;
-    // LINKS 2: exactly one upstream, no other input, and stages that leave a mark on ids only.
-    let keeps = plan.consume.len() == 1 && plan.produce.is_none() && !plan.rules.accept_publish;
-    let numbering = if keeps { Numbering::Keep } else { Numbering::Own(Epoch::new(now_ms(), rand::random())) };
+    let numbering =
+        if plan.keeps_ids() { Numbering::Keep } else { Numbering::Own(Epoch::new(now_ms(), rand::random())) };
     let path = plan.serve.as_ref().map_or("/events", |serve| &serve.path);
     let policy = plan.policy.clone().unwrap_or(Policy::Disconnect);
     let view: Vec<String> = plan.stages.iter().map(|stage| format!("{stage:?}")).collect();
@@ -114,6 +114,9 @@ fn build_stage(stage: &StageArg) -> Result<Box<dyn Stage>, String> {
         StageArg::Match(text) => Box::new(MatchStage(Match::parse(text)?)),
         StageArg::Filter(text) => Box::new(Keep::new(Program::compile(text)?)),
         StageArg::Map(text) => Box::new(Map::new(Program::compile(text)?)),
+        StageArg::Sample(every) => Box::new(Sample::new(*every)),
+        StageArg::Throttle(rate) => Box::new(Throttle::new(*rate)),
+        StageArg::Dedupe(pointer) => Box::new(Dedupe::new(pointer.clone())),
         StageArg::HopPrefix => Box::new(Prefix::new()),
     })
 }
@@ -202,7 +205,7 @@ impl Running<'_> {
         let dialer =
             Dialer { tls: tls::client_config(plan.consuming.ca.as_deref())?, timeout: plan.rules.handshake_timeout };
         let marks = Marks::default();
-        let keeps = plan.consume.len() == 1 && plan.produce.is_none() && !plan.rules.accept_publish;
+        let keeps = plan.keeps_ids();
         // The policy travels, but never to where peers may publish (LINKS 23).
         let adopts = plan.policy.is_none() && !plan.rules.accept_publish;
         let sole = plan.consume.len() == 1 && plan.produce.is_none();

@@ -2,7 +2,7 @@
 //!
 //! Nothing is decided here; [`crate::plan`] says what was meant.
 
-use crate::{id::Since, proto::print::Output, source::lines::Framing, topic::Policy, units};
+use crate::{id::Since, proto::print::Output, source::lines::Framing, stage::flow::Rate, topic::Policy, units};
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, parser::ValueSource};
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -159,6 +159,15 @@ pub struct Stages {
     /// Turn each event into the results of this jq program
     #[arg(long, value_name = "JQ")]
     pub map: Vec<String>,
+    /// Let through every N-th event
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub sample: Vec<u64>,
+    /// Let through at most so many events in so long: 10/s, 1/5m
+    #[arg(long, value_name = "RATE")]
+    pub throttle: Vec<Rate>,
+    /// Drop events whose value at this JSON pointer was seen already
+    #[arg(long, value_name = "/POINTER")]
+    pub dedupe: Vec<String>,
     /// Put `<hostname><- ` before each payload
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
     pub hop_prefix: Option<bool>,
@@ -174,7 +183,17 @@ pub enum StageArg {
     Match(String),
     Filter(String),
     Map(String),
+    Sample(u64),
+    Throttle(Rate),
+    Dedupe(String),
     HopPrefix,
+}
+
+impl StageArg {
+    /// Whether ids survive it (LINKS 3).
+    pub fn is_pure(&self) -> bool {
+        !matches!(self, StageArg::Sample(_) | StageArg::Throttle(_) | StageArg::Dedupe(_))
+    }
 }
 
 #[derive(ClapArgs, Debug, Clone, Default)]
@@ -262,7 +281,7 @@ pub struct Process {
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// text or json [default: text]
-    #[arg(long, value_enum, value_name = "FORM", hide_possible_values = true)]
+    #[arg(long, value_enum, value_name = "FORM")]
     pub log_format: Option<LogFormat>,
     /// Validate, print what would be done, and end
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
@@ -307,6 +326,19 @@ pub fn command() -> clap::Command {
     })
 }
 
+/// The command as it is shown to people: switches without the value that only scripts give them.
+pub fn presented() -> clap::Command {
+    let command = Args::command();
+    let is_switch = |arg: &&clap::Arg| arg.is_require_equals_set();
+    let switches: Vec<_> = command.get_arguments().filter(is_switch).map(|arg| arg.get_id().clone()).collect();
+    switches.into_iter().fold(command, |command, id| {
+        command.mut_arg(id, |arg| {
+            let arg = arg.num_args(0).require_equals(false).action(clap::ArgAction::SetTrue);
+            arg.value_parser(clap::value_parser!(bool)).hide_possible_values(false).default_missing_value(None)
+        })
+    })
+}
+
 /// Gives a second hyphen to `-NAME` and `-NAME=value`: whatever is longer than one letter and no cluster of the short
 /// options.
 pub fn from_go_spelling(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
@@ -325,7 +357,9 @@ pub fn from_go_spelling(args: impl IntoIterator<Item = OsString>) -> Vec<OsStrin
 /// Why there are no arguments.
 #[derive(Debug)]
 pub enum Rejected {
-    /// clap's answer: also `--help` and `--version`.
+    /// The help was asked for, long or short.
+    Help(bool),
+    /// clap's answer, also `--version`.
     Usage(clap::Error),
     /// The config file.
     Config(String),
@@ -337,7 +371,7 @@ pub enum Rejected {
 /// See [`Rejected`].
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, Rejected> {
     let args = from_go_spelling(args);
-    let mut matches = command().try_get_matches_from(args.clone()).map_err(Rejected::Usage)?;
+    let mut matches = command().try_get_matches_from(args.clone()).map_err(rejected)?;
     if let Some(path) = matches.get_one::<PathBuf>("config") {
         let command = with_config(command(), path).map_err(Rejected::Config)?;
         // Without the file the same arguments were fine.
@@ -350,21 +384,38 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, Rejected>
     Ok(args)
 }
 
+fn rejected(error: clap::Error) -> Rejected {
+    use clap::error::ErrorKind::DisplayHelp;
+    match error.kind() {
+        DisplayHelp => Rejected::Help(std::env::args_os().any(|arg| arg == "--help" || arg == "-help")),
+        _ => Rejected::Usage(error),
+    }
+}
+
 /// Stages by where they stood on the command line.
 fn stage_order(matches: &clap::ArgMatches) -> Vec<StageArg> {
-    let typed = |id: &'static str, make: fn(String) -> StageArg| {
-        let values = matches.get_many::<String>(id).into_iter().flatten().cloned();
-        matches.indices_of(id).into_iter().flatten().zip(values).map(move |(at, value)| (at, make(value)))
-    };
-    let mut stages: Vec<(usize, StageArg)> = typed("matches", StageArg::Match)
-        .chain(typed("filter", StageArg::Filter))
-        .chain(typed("map", StageArg::Map))
+    let mut stages: Vec<(usize, StageArg)> = typed(matches, "matches", StageArg::Match)
+        .chain(typed(matches, "filter", StageArg::Filter))
+        .chain(typed(matches, "map", StageArg::Map))
+        .chain(typed(matches, "dedupe", StageArg::Dedupe))
+        .chain(typed(matches, "sample", StageArg::Sample))
+        .chain(typed(matches, "throttle", StageArg::Throttle))
         .collect();
     if matches.get_one::<bool>("hop_prefix") == Some(&true) {
         stages.push((matches.index_of("hop_prefix").unwrap_or(0), StageArg::HopPrefix));
     }
     stages.sort_by_key(|(at, _)| *at);
     stages.into_iter().map(|(_, stage)| stage).collect()
+}
+
+/// An option's values with their places on the command line.
+fn typed<'a, T: Clone + Send + Sync + 'static>(
+    matches: &'a clap::ArgMatches,
+    id: &'static str,
+    make: fn(T) -> StageArg,
+) -> impl Iterator<Item = (usize, StageArg)> + 'a {
+    let values = matches.get_many::<T>(id).into_iter().flatten().cloned();
+    matches.indices_of(id).into_iter().flatten().zip(values).map(move |(at, value)| (at, make(value)))
 }
 
 /// An option beats the environment, which beats the config file, also where one says in one piece what the other says

@@ -1,6 +1,5 @@
 //! Typed, meant, run, exit code. The only place that handles signals and exits.
 
-use clap::CommandFactory;
 use std::{
     io::{self, IsTerminal, Write},
     process::exit,
@@ -32,6 +31,7 @@ const BY_SIGNAL: i32 = 128;
 fn main() {
     let args = match cli::parse(std::env::args_os()) {
         Ok(args) => args,
+        Err(Rejected::Help(long)) => return show_help(long),
         Err(Rejected::Usage(error)) => error.exit(),
         Err(Rejected::Config(error)) => fail(CONFIG, &error),
     };
@@ -108,8 +108,13 @@ fn fail(code: i32, why: &dyn std::fmt::Display) -> ! {
     leave(code)
 }
 
+fn show_help(long: bool) {
+    let mut command = cli::presented();
+    let _ = if long { command.print_long_help() } else { command.print_help() };
+}
+
 fn print_definitions(command: &Command) {
-    let mut definitions = Args::command();
+    let mut definitions = cli::presented();
     let mut out = Vec::new();
     let printed = match command {
         Command::Completions { shell } => {

@@ -370,7 +370,10 @@ fn check_stages(stages: &[StageArg]) -> Planned<()> {
             StageArg::Match(text) => Match::parse(text).map(drop).map_err(|error| format!("--match {error}")),
             StageArg::Filter(text) => Program::compile(text).map(drop).map_err(|error| format!("--filter {error}")),
             StageArg::Map(text) => Program::compile(text).map(drop).map_err(|error| format!("--map {error}")),
-            StageArg::HopPrefix => Ok(()),
+            StageArg::Dedupe(pointer) if !pointer.is_empty() && !pointer.starts_with('/') => {
+                Err(format!("--dedupe `{pointer}` is not a JSON pointer: type for instance /id"))
+            }
+            _ => Ok(()),
         };
         checked.map_err(Refusal)?;
     }
@@ -411,6 +414,14 @@ pub fn logging(args: &Args) -> (tracing::Level, LogFormat) {
         (false, _) => tracing::Level::TRACE,
     };
     (level, args.process.log_format.unwrap_or_default())
+}
+
+impl Plan {
+    /// LINKS 2: exactly one upstream, no other input, and stages that leave ids alone.
+    pub fn keeps_ids(&self) -> bool {
+        let one_input = self.consume.len() == 1 && self.produce.is_none() && !self.rules.accept_publish;
+        one_input && self.stages.iter().all(StageArg::is_pure)
+    }
 }
 
 impl fmt::Display for Plan {
