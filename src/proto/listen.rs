@@ -143,12 +143,13 @@ pub fn hand_over(
     early: Bytes,
     permit: Box<dyn Any + Send>,
 ) {
-    let Subscription { topic, wire, since, viewer, owner, may_publish, .. } = subscription;
+    let Subscription { topic, wire, start, since, viewer, owner, may_publish, .. } = subscription;
     let skip = topic.policy() == crate::topic::Policy::DropOldest;
     site.shards.serve(Reader {
         socket,
         topic,
         wire,
+        start,
         since,
         head,
         chunked,
@@ -230,7 +231,11 @@ pub fn parse_head(bytes: &[u8]) -> io::Result<Option<(Parts, usize)>> {
     let invalid = |error: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut fields);
-    let len = match request.parse(bytes).map_err(|error| invalid(&error))? {
+    let parsed = request.parse(bytes).map_err(|error| match error {
+        httparse::Error::TooManyHeaders => io::Error::new(io::ErrorKind::FileTooLarge, "too many header fields"),
+        other => invalid(&other),
+    });
+    let len = match parsed? {
         httparse::Status::Partial => return Ok(None),
         httparse::Status::Complete(len) => len,
     };

@@ -7,11 +7,12 @@ use crate::{
     site::Site,
     units::now_ms,
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{StatusCode, body::Incoming, header, http::request::Parts};
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+use tokio::time::timeout;
 
 /// What one NDJSON body may have, in bytes.
 const MAX_NDJSON: usize = 16 << 20;
@@ -30,7 +31,8 @@ pub async fn publish(site: &Site, parts: &Parts, body: Incoming) -> Result<Value
     let ndjson = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let ndjson = ndjson.is_some_and(|value| value.starts_with("application/x-ndjson"));
     let max = site.rules.max_message;
-    let body = read(body, if ndjson { MAX_NDJSON.max(max) } else { max }).await?;
+    let limit = if ndjson { MAX_NDJSON.max(max) } else { max };
+    let body = read(body, limit, site.rules.handshake_timeout).await?;
     let events = if ndjson { lines(&body, max)? } else { vec![Event::new(body)] };
     let known = attributes(parts)?.map(Arc::new);
     let to = known.as_deref().and_then(|known| known.to.clone());
@@ -76,13 +78,26 @@ fn line(parts: &Parts, name: &str) -> Result<Option<String>, Refusal> {
     }
 }
 
-async fn read(body: Incoming, max: usize) -> Result<Bytes, Refusal> {
-    match Limited::new(body, max).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {max} bytes")))
+/// The whole body; given up when nothing of it comes for `patience`.
+async fn read(body: Incoming, max: usize, patience: Duration) -> Result<Bytes, Refusal> {
+    let mut body = Limited::new(body, max);
+    let mut whole = BytesMut::new();
+    loop {
+        let frame = timeout(patience, body.frame()).await;
+        let late = |_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time");
+        match frame.map_err(late)? {
+            None => return Ok(whole.freeze()),
+            Some(Ok(frame)) => whole.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new())),
+            Some(Err(error)) if error.is::<LengthLimitError>() => {
+                return Err(Refusal::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    format!("the body is larger than {max} bytes"),
+                ));
+            }
+            Some(Err(error)) => {
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, format!("the body did not arrive: {error}")));
+            }
         }
-        Err(error) => Err(Refusal::new(StatusCode::BAD_REQUEST, format!("the body did not arrive: {error}"))),
     }
 }
 

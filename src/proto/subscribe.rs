@@ -5,12 +5,14 @@ use crate::{
     audience::{self, Viewer},
     id::Since,
     link,
+    log::Start,
     matcher::Match,
     site::{Rules, Site},
     topic::Topic,
+    units::now_ms,
 };
 use hyper::{
-    HeaderMap, Method, StatusCode,
+    HeaderMap, Method, StatusCode, Version,
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
 };
@@ -51,7 +53,9 @@ pub struct Subscription {
     pub topic: Arc<Topic>,
     /// How.
     pub wire: Wire,
-    /// From where.
+    /// From where: fixed before the answer, so that nothing falls between the two.
+    pub start: Start,
+    /// What was asked.
     pub since: Option<Since>,
     /// The answer's status: 101 or 200.
     pub status: StatusCode,
@@ -111,6 +115,10 @@ pub fn find_topic(site: &Site, parts: &Parts) -> Result<Arc<Topic>, Refusal> {
 /// # Errors
 /// The refusal to answer with.
 pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscription, Refusal> {
+    if parts.version == Version::HTTP_11 && !parts.headers.contains_key(header::HOST) {
+        // RFC 9112 §3.2.
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "Host is missing"));
+    }
     let topic = find_topic(site, parts)?;
     check_origin(&site.rules, &parts.headers)?;
     let since = wanted_start(parts)?;
@@ -133,7 +141,8 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
     allow_origin(&site.rules, &parts.headers, &mut headers);
     let may_publish = wire == Wire::Ws && site.rules.accept_publish;
     let viewer = Arc::new(viewer(parts, Some(wire), is_trusted_hop(parts, wire))?);
-    Ok(Subscription { topic, wire, since, status, headers, viewer, owner, may_publish })
+    let start = topic.log.seek(since.as_ref(), now_ms());
+    Ok(Subscription { topic, wire, start, since, status, headers, viewer, owner, may_publish })
 }
 
 /// Every query parameter is metadata; `match` is also the reader's own filter.
@@ -166,6 +175,9 @@ pub struct Peer(pub IpAddr);
 /// RFC 6455 §4.2. The key is only echoed: it need not be sixteen bytes, as the curl lines that people have show.
 fn upgrade(parts: &Parts, headers: &mut HeaderMap) -> Result<Wire, Refusal> {
     let asked = &parts.headers;
+    if parts.version < Version::HTTP_11 {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "an upgrade needs HTTP/1.1"));
+    }
     if !has_token(asked, header::CONNECTION, "upgrade") {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "Connection: Upgrade is missing"));
     }

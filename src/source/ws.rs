@@ -139,6 +139,7 @@ struct Session<'a> {
     inbound: Assembler,
     /// Ids are ours, as long as positions come.
     is_link: bool,
+    was_link: bool,
     position: Option<Position>,
     /// The newest event's.
     time: u64,
@@ -166,6 +167,7 @@ impl<'a> Session<'a> {
             io,
             inbound,
             is_link: opened.ours,
+            was_link: opened.ours,
             position: None,
             time: 0,
             count: 0,
@@ -366,7 +368,8 @@ impl<'a> Session<'a> {
     async fn take_close(&mut self, code: u16, reason: &str) -> Failure {
         let _ = self.close(if code == code::NO_STATUS { code::DONE } else { code }, "").await;
         match (code, GoAway::parse(reason)) {
-            (code::DONE, _) if self.ended || !self.is_link => Failure::Ended,
+            // Another server's close is the end for a consumer; a hop's readers stay for what may come.
+            (code::DONE, _) if self.ended || (!self.was_link && self.upstream.terminal) => Failure::Ended,
             (code::POLICY, _) => Failure::Refused(format!("closed by the server: {code} {reason}")),
             (_, Some(GoAway::Retry(ms))) => Failure::Lost("not ready yet".into(), Some(Duration::from_millis(ms))),
             _ => Failure::Lost(format!("closed by the server: {code} {reason}"), None),

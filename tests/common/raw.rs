@@ -4,6 +4,7 @@ use super::PATIENCE;
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
+    time::Instant,
 };
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -216,7 +217,9 @@ impl Raw {
 
     /// The next data message, pings answered on the way; `None` at a close or the end.
     pub fn read_message(&mut self) -> Option<Frame> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < deadline, "only control frames for {PATIENCE:?}");
             let frame = self.read_frame()?;
             match frame.opcode {
                 TEXT | BINARY => return Some(frame),

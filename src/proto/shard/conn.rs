@@ -3,7 +3,7 @@
 use crate::{
     audience::{self, Viewer},
     id::{Id, Since},
-    log::Log,
+    log::{Log, Start},
     pins::PinId,
     proto::{wire::Wire, ws::frame::Assembler},
     topic::Topic,
@@ -27,7 +27,9 @@ pub struct Reader {
     pub topic: Arc<Topic>,
     /// How.
     pub wire: Wire,
-    /// From where.
+    /// From where, as the log answered before the peer heard anything: what comes after the answer's head is seen.
+    pub start: Start,
+    /// What was asked, to ask again for a position that has not arrived.
     pub since: Option<Since>,
     /// The answer's head, sent first.
     pub head: Bytes,

@@ -54,7 +54,8 @@ impl Shard {
         for key in self.lanes[lane].parked.clone() {
             let since = self.conns[key].more().waits_for.clone();
             let deadline = self.conns[key].cursor;
-            self.begin(key, since.as_ref());
+            let start = self.lanes[lane].topic.log.seek(since.as_ref(), now_ms());
+            self.begin(key, start, since.as_ref());
             if matches!(self.conns.get(key).map(|conn| conn.place), Some(Place::Parked(_))) {
                 self.conns[key].cursor = deadline;
             }

@@ -12,7 +12,6 @@ use crate::{
     matcher::Match,
     proto::wire::{Farewell, WIRES, Wire},
     topic::Topic,
-    units::now_ms,
 };
 use std::{
     sync::{
@@ -90,9 +89,9 @@ impl Lane {
 
 impl Shard {
     /// Puts a connection without a place where its position says.
-    pub(super) fn begin(&mut self, key: usize, since: Option<&Since>) {
+    pub(super) fn begin(&mut self, key: usize, start: Start, since: Option<&Since>) {
         let topic = self.lanes[self.conns[key].lane].topic.clone();
-        match topic.log.seek(since, now_ms()) {
+        match start {
             Start::At(offset) => self.begin_at(key, offset, &topic.log),
             Start::Gap(gap, offset) => {
                 let conn = &self.conns[key];

@@ -264,7 +264,7 @@ impl Shard {
             self.drop_conn(key, "connection lost");
             return Ok(());
         }
-        self.begin(key, reader.since.as_ref());
+        self.begin(key, reader.start, reader.since.as_ref());
         if !reader.early.is_empty() {
             self.take_input(key, &reader.early);
         }

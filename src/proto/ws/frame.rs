@@ -246,7 +246,7 @@ impl Assembler {
             return Err(Fault::protocol("compressed frame without agreement"));
         }
         let so_far = self.fragments.as_ref().map_or(0, |(_, bytes)| bytes.len());
-        if so_far.saturating_add(header.payload) > self.max.max(125) {
+        if header.op < op::CLOSE && so_far.saturating_add(header.payload) > self.max {
             return Err(Fault { code: code::TOO_BIG, reason: "message is larger than --max-message" });
         }
         match (header.op, &self.fragments) {
