@@ -181,6 +181,19 @@ impl Topic {
         Some((first.id(0), last.id(last.len() - 1), published.iter().map(|batch| batch.len()).sum()))
     }
 
+    /// Publishes batch by batch, each when there is room for it, so that one large input overruns nobody.
+    pub async fn publish_with_patience(&self, events: Vec<Event>, time: u64) -> Option<(Id, Id, usize)> {
+        let (mut ids, mut count) = (None, 0);
+        for (run, attrs) in batches(self.through_stages(events)) {
+            self.log.room().await;
+            let Some(batch) = self.log.publish(run, attrs, time) else { continue };
+            let (first, last) = (batch.id(0), batch.id(batch.len() - 1));
+            count += batch.len();
+            ids = Some((ids.map_or(first, |(first, _)| first), last));
+        }
+        ids.map(|(first, last)| (first, last, count))
+    }
+
     /// Like [`Topic::publish`] for messages that are already laid out.
     pub fn publish_run(&self, run: Run, time: u64) {
         if !self.staged && run.bytes().len() <= MAX_BATCH {

@@ -37,9 +37,8 @@ pub async fn publish(site: &Site, parts: &Parts, body: Incoming) -> Result<Value
     let known = attributes(parts)?.map(Arc::new);
     let to = known.as_deref().and_then(|known| known.to.clone());
     let events = events.into_iter().map(|event| Event { attrs: known.clone(), ..event }).collect();
-    topic.log.room().await;
     let time = known.as_deref().and_then(|known| known.time).unwrap_or_else(now_ms);
-    let published = topic.publish(events, time);
+    let published = topic.publish_with_patience(events, time).await;
     let readers = topic.roll.reached(to.as_ref());
     Ok(match published {
         Some((first, last, count)) if ndjson => {

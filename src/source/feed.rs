@@ -107,6 +107,8 @@ impl Feed {
             }
             return;
         }
+        // It has no past that we could ask for without taking it for new.
+        self.start = None;
         let had_ids = self.position.take().is_some();
         if std::mem::take(&mut self.keeps) {
             // LINKS 2: from here on the numbers are ours.

@@ -49,8 +49,7 @@ pub async fn run(
         let end = input.read_buf(&mut cutter.buf).await? == 0;
         let events = cutter.cut(end);
         if !events.is_empty() {
-            topic.log.room().await;
-            topic.publish(events, now_ms());
+            topic.publish_with_patience(events, now_ms()).await;
         }
         if end {
             return Ok(());

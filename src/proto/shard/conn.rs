@@ -146,6 +146,8 @@ pub struct Conn {
     /// Its place on the topic's roll.
     pub(super) listed: Option<audience::Place>,
     pub(super) may_publish: bool,
+    /// It has answered a ping.
+    pub(super) ponged: bool,
     pub(super) skip: bool,
     /// The offset to read on from, unless at the tip.
     pub(super) cursor: u64,
@@ -173,6 +175,7 @@ impl Conn {
             viewer: reader.viewer,
             listed: None,
             may_publish: reader.may_publish,
+            ponged: false,
             skip: reader.skip,
             cursor: 0,
             mark: 0,

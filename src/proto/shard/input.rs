@@ -40,6 +40,10 @@ impl Shard {
     }
 
     pub(super) fn on_readable(&mut self, key: usize) {
+        if self.is_waiting(key) {
+            // What it says next comes behind what waits.
+            return;
+        }
         let mut buf = std::mem::take(&mut self.buf);
         for turn in 0.. {
             if turn == TURN_READS {
@@ -129,8 +133,9 @@ impl Shard {
 
     /// LINKS 13; a plain pinned reader's pong moves its pin, a link's pin moves by `k` only (LINKS 19).
     pub(super) fn on_pong(&mut self, key: usize, payload: &[u8]) {
-        let Some(Signal::Position { n, .. }) = Signal::parse(payload) else { return };
         let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.ponged = true;
+        let Some(Signal::Position { n, .. }) = Signal::parse(payload) else { return };
         let Some(offset) = conn.acknowledge(n) else { return };
         let pin = conn.more.as_ref().and_then(|more| more.pin);
         if let (Wire::Ws, Some(pin)) = (conn.wire, pin) {

@@ -85,7 +85,7 @@ impl Shard {
         let conn = &mut self.conns[key];
         let view = sys::kernel_view(&conn.socket);
         let clear = conn.is_clear();
-        let (plain, more) = (conn.wire == Wire::Ws, conn.more());
+        let (mute, more) = (conn.wire == Wire::Ws && !conn.ponged, conn.more());
         if more.acked >= offset {
             more.acked_at = now;
         }
@@ -97,8 +97,8 @@ impl Shard {
             let (_, last) = self.standing(key);
             return self.leave(key, &Farewell::GoAway(GoAway::Slow(last)));
         }
-        // A client without pongs acknowledges by its kernel: weaker, but it cannot resume anyway.
-        if plain && clear && waited >= NO_PONG && view.is_some_and(|view| view.all_received) {
+        // A client that knows no pongs acknowledges by its kernel: weaker, but it cannot resume anyway.
+        if mute && clear && waited >= NO_PONG && view.is_some_and(|view| view.all_received) {
             let (lane, more) = (self.conns[key].lane, self.conns[key].more());
             (more.acked, more.acked_at) = (offset, now);
             if let Some(pin) = more.pin {
@@ -119,7 +119,7 @@ impl Shard {
             return;
         }
         let patience = (self.tuning.ping_interval.as_secs() as u32 * 3).max(3);
-        if silent > patience && (conn.is_clear() || !pinned) {
+        if silent > patience && !pinned {
             return self.drop_conn(key, "no pong");
         }
         if !conn.is_clear() || matches!(conn.place, Place::Parked(_)) {
@@ -134,7 +134,9 @@ impl Shard {
         let keys: Vec<usize> = lane.tip_of(Wire::Sse).chain(lane.parked.iter().copied()).collect();
         for key in keys {
             if self.conns[key].wire == Wire::Sse {
-                self.send(key, |wire| wire.position(None, 0, 0));
+                // With the position, which may have passed events that a stage or an audience left out (LINKS 7).
+                let (_, last) = self.standing(key);
+                self.send(key, |wire| [&b":\n"[..], &wire.position(last.as_ref(), 0, 0)].concat().into());
             }
         }
     }
