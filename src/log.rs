@@ -397,6 +397,11 @@ impl Log {
         }
     }
 
+    /// How much is retained.
+    pub fn limits(&self) -> Limits {
+        self.state().limits
+    }
+
     /// The oldest retained offset.
     pub fn base(&self) -> u64 {
         self.state().base()

@@ -281,6 +281,10 @@ impl Running {
         self.stdin.take().expect("a piped process")
     }
 
+    pub fn is_piped(&self) -> bool {
+        self.stdin.is_some()
+    }
+
     /// The end of standard input.
     pub fn close_stdin(&mut self) {
         self.stdin = None;

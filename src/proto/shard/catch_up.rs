@@ -5,7 +5,7 @@ use crate::{
     audience::Seen,
     event::Batch,
     id::Id,
-    link::{GoAway, POSITION_EVERY},
+    link::GoAway,
     log::{Entry, Gap, Item, Lost},
     proto::{
         wire::{Farewell, Wire},
@@ -142,7 +142,8 @@ impl Shard {
 
     /// A `p` after every 256 KiB (LINKS 11); the cursor stands behind what was sent.
     fn tell_when_due(&mut self, key: usize) -> bool {
-        let due = self.conns[key].more().since_told >= POSITION_EVERY && self.is_tracked(key);
+        let every = self.lanes[self.conns[key].lane].told_every;
+        let due = self.conns[key].more().since_told >= every && self.is_tracked(key);
         let (cursor, last) = self.standing(key);
         !due || self.tell_position(key, last.as_ref(), cursor)
     }
@@ -159,8 +160,9 @@ impl Shard {
     pub(super) fn tell_lost(&mut self, key: usize, lost: &Lost) -> bool {
         let topic = self.lanes[self.conns[key].lane].topic.clone();
         let from = self.conns[key].more().expected.clone();
-        match (topic.policy(), from, lost.to.clone()) {
-            (Policy::DropOldest | Policy::Conflate(_), Some(from), Some(to)) => {
+        let skips = self.conns[key].skip || matches!(topic.policy(), Policy::DropOldest | Policy::Conflate(_));
+        match (from, lost.to.clone()) {
+            (Some(from), Some(to)) if skips => {
                 let gap = Gap { from, to, count: lost.count, reason: "slow reader".into() };
                 tracing::debug!(peer = ?self.conns[key].peer(), count = ?lost.count, "slow reader skips ahead");
                 self.conns[key].cursor = lost.resume;

@@ -69,7 +69,9 @@ impl Shard {
             items.clear();
             let topic = self.lanes[lane].topic.clone();
             let from = self.lanes[lane].live;
-            let read = topic.log.read(from, TURN_BYTES, &mut items);
+            // Pinned readers hear positions in between, or a whole turn would stay unacknowledged.
+            let turn = if topic.log.is_blocking() { self.lanes[lane].told_every as usize } else { TURN_BYTES };
+            let read = topic.log.read(from, turn, &mut items);
             let (held, next) = read.map_or_else(|lost| (false, lost.resume), |next| (true, next));
             if next == from {
                 self.items = items;

@@ -158,8 +158,10 @@ impl Shard {
     pub(super) fn publish(&mut self, key: usize, events: Vec<Event>) {
         let Some(conn) = self.conns.get(key).filter(|_| !events.is_empty()) else { return };
         let topic = self.lanes[conn.lane].topic.clone();
-        // Who publishes holds nobody as a reader: it would wait for itself (LINKS 23).
+        // Who publishes holds nobody as a reader, which would be waiting for itself (LINKS 23), and is not closed for
+        // not reading what it said: it skips ahead, and is told.
         self.conns[key].unpin(&topic.log, true);
+        self.conns[key].skip = true;
         self.publish_or_wait(key, topic, events);
     }
 

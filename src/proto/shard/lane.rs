@@ -40,6 +40,8 @@ pub(super) struct Lane {
     pub(super) tip: [Vec<usize>; 4 * WIRES.len()],
     pub(super) behind: Vec<usize>,
     pub(super) parked: Vec<usize>,
+    /// Unacknowledged bytes after which a `p` is due: few enough that a small window does not run dry meanwhile.
+    pub(super) told_every: u64,
     /// Matches in use.
     pub(super) matches: Vec<Arc<Match>>,
     pub(super) quiet_since: Instant,

@@ -68,6 +68,7 @@ impl Shard {
             }
             _ => {}
         }
+        self.uncount(key);
         self.place(key, Place::Leaving);
         let due = self.second() + LEAVE_SECS;
         let conn = &mut self.conns[key];
@@ -85,6 +86,19 @@ impl Shard {
         }
     }
 
+    /// Who has heard the goodbye is no reader any more.
+    fn uncount(&mut self, key: usize) {
+        let conn = &mut self.conns[key];
+        if conn.place == Place::Leaving {
+            return;
+        }
+        let topic = &self.lanes[conn.lane].topic;
+        topic.readers.fetch_sub(1, Ordering::Relaxed);
+        if let Some(place) = conn.listed.take() {
+            topic.roll.leave(place);
+        }
+    }
+
     /// A WebSocket waits for the peer's close frame; HTTP ends here.
     pub(super) fn after_goodbye(&mut self, key: usize) {
         let conn = &mut self.conns[key];
@@ -98,15 +112,12 @@ impl Shard {
         if !self.conns.contains(key) {
             return;
         }
+        self.uncount(key);
         self.place(key, Place::Leaving);
         let mut conn = self.conns.remove(key);
         let lane = &self.lanes[conn.lane];
         tracing::debug!(peer = ?conn.peer(), topic = %lane.topic.path, why, "reader gone");
         conn.unpin(&lane.topic.log, false);
-        lane.topic.readers.fetch_sub(1, Ordering::Relaxed);
-        if let Some(place) = conn.listed {
-            lane.topic.roll.leave(place);
-        }
         let _ = self.poll.registry().deregister(&mut conn.socket);
         self.inbox.load.fetch_sub(1, Ordering::Relaxed);
     }

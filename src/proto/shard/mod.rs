@@ -18,7 +18,7 @@ mod time;
 pub use conn::Reader;
 
 use super::wire::Wire;
-use crate::{event::Event, log::Item, topic::Topic};
+use crate::{event::Event, link::POSITION_EVERY, log::Item, topic::Topic};
 use conn::{Conn, More, ReaderParts, Wrote};
 use lane::Lane;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -289,6 +289,7 @@ impl Shard {
             tip: Default::default(),
             behind: Vec::new(),
             parked: Vec::new(),
+            told_every: POSITION_EVERY.min(topic.log.limits().bytes / 4),
             matches: Vec::new(),
             quiet_since: Instant::now(),
         });

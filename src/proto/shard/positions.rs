@@ -3,7 +3,6 @@
 use super::{Shard, conn::Place};
 use crate::{
     id::Id,
-    link::POSITION_EVERY,
     proto::wire::{WIRES, Wire},
     units::now_ms,
 };
@@ -46,13 +45,13 @@ impl Shard {
             Some(last) => last,
             None => return,
         };
-        let bytes = self.lanes[lane].bytes;
+        let (bytes, every) = (self.lanes[lane].bytes, self.lanes[lane].told_every);
         let lane_blocks = self.lanes[lane].topic.log.is_blocking();
         let tracked = WIRES.into_iter().filter(|wire| *wire == Wire::Link || lane_blocks);
         let told = |key: usize| self.conns[key].more.as_ref().map_or(0, |more| more.since_told);
         let due: Vec<usize> = tracked
             .flat_map(|wire| self.lanes[lane].tip_of(wire))
-            .filter(|&key| bytes.wrapping_sub(told(key)) >= POSITION_EVERY)
+            .filter(|&key| bytes.wrapping_sub(told(key)) >= every)
             .collect();
         for key in due {
             self.tell_position(key, Some(&last), offset);

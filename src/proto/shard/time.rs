@@ -146,7 +146,7 @@ impl Shard {
         let base = self.lanes[lane].topic.log.base();
         let disconnect = self.lanes[lane].topic.policy() == Policy::Disconnect;
         if disconnect {
-            let slow = |key: &usize| self.conns[*key].cursor < base;
+            let slow = |key: &usize| self.conns[*key].cursor < base && !self.conns[*key].skip;
             let keys: Vec<usize> = self.lanes[lane].behind.iter().copied().filter(slow).collect();
             for key in keys {
                 let (_, last) = self.standing(key);
@@ -163,7 +163,8 @@ impl Shard {
             return;
         }
         for key in self.lanes[lane].behind.clone() {
-            if topic.log.bytes_behind(self.conns[key].cursor) > limit && !self.conns[key].is_clear() {
+            let conn = &self.conns[key];
+            if topic.log.bytes_behind(conn.cursor) > limit && !conn.is_clear() && !conn.skip {
                 let (_, last) = self.standing(key);
                 self.leave(key, &Farewell::GoAway(GoAway::Slow(last)));
             }
