@@ -496,6 +496,14 @@ impl Log {
         pin
     }
 
+    /// The same for a reader that comes back: it has what lies before (LINKS 20).
+    pub fn pin_resumed(&self, offset: u64, owner: Option<String>) -> Option<PinId> {
+        if let Some(pins) = self.state().pins.as_mut() {
+            pins.arrive();
+        }
+        self.pin(offset, owner)
+    }
+
     /// Everything below `offset` was received.
     pub fn ack(&self, pin: PinId, offset: u64) {
         let moved = self.state().pins.as_mut().is_some_and(|pins| pins.ack(pin, offset));

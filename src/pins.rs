@@ -65,9 +65,9 @@ impl Pins {
     pub fn join(&mut self, at: u64, owner: Option<String>) -> PinId {
         let id = self.next;
         self.next += 1;
-        // Only who begins at or below the virtual pin takes it over.
+        // Who begins at the virtual pin takes it over; who only wants what comes from now on does not.
         if at <= self.first {
-            self.awaited = self.awaited.saturating_sub(1);
+            self.arrive();
         }
         let orphan = |pin: &&Pin| pin.left.is_some() && pin.at <= at && pin.owner == owner;
         if let Some(old) = self.held.iter().filter(orphan).max_by_key(|pin| pin.at).map(|pin| pin.id) {
@@ -75,6 +75,11 @@ impl Pins {
         }
         self.held.push(Pin { id, at, owner, left: None });
         id
+    }
+
+    /// One of the awaited readers is here: also one that resumes, having what lies before its start.
+    pub fn arrive(&mut self) {
+        self.awaited = self.awaited.saturating_sub(1);
     }
 
     /// Everything below `at` was received; never moves back. Says whether the pin moved.

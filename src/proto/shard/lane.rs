@@ -94,7 +94,7 @@ impl Shard {
     pub(super) fn begin(&mut self, key: usize, start: Start, since: Option<&Since>) {
         let topic = self.lanes[self.conns[key].lane].topic.clone();
         match start {
-            Start::At(offset) => self.begin_at(key, offset, &topic.log),
+            Start::At(offset) => self.begin_at(key, offset, since, &topic.log),
             Start::Gap(gap, offset) => {
                 let conn = &self.conns[key];
                 if conn.wire == Wire::Ws && !conn.skip {
@@ -102,7 +102,7 @@ impl Shard {
                     return self.leave(key, &Farewell::GoAway(GoAway::Gone(oldest)));
                 }
                 if self.send(key, |wire| wire.gap(&gap)) {
-                    self.begin_at(key, offset, &topic.log);
+                    self.begin_at(key, offset, since, &topic.log);
                 }
             }
             Start::Ahead(since) => self.park(key, since, u32::MAX),
@@ -116,13 +116,17 @@ impl Shard {
     }
 
     /// Tells the position at once (LINKS 7), then reads on from there.
-    pub(super) fn begin_at(&mut self, key: usize, offset: u64, log: &Log) {
+    pub(super) fn begin_at(&mut self, key: usize, offset: u64, since: Option<&Since>, log: &Log) {
         let last = log.position(offset);
         let conn = &mut self.conns[key];
         conn.cursor = offset;
         if log.is_blocking() {
             let more = conn.more();
-            more.pin = log.pin(offset, more.owner.clone());
+            let owner = more.owner.clone();
+            more.pin = match since {
+                Some(Since::After(_)) => log.pin_resumed(offset, owner),
+                _ => log.pin(offset, owner),
+            };
             more.acked = offset;
         }
         conn.more().expected = last.as_ref().map(Id::next);
