@@ -225,7 +225,9 @@ impl<'a> Session<'a> {
     async fn send(&mut self, op: u8, payload: &[u8]) -> Result<(), Failure> {
         let frame = masked(op, payload, rand::random());
         let sent = tokio::time::timeout(self.upstream.dialer.timeout, self.io.write_all(&frame)).await;
-        sent.map_err(|_| Failure::lost(&"the upstream does not read"))?.map_err(Failure::from)
+        // What was said before a connection broke still counts: reading tells how it ended.
+        let _ = sent.map_err(|_| Failure::lost(&"the upstream does not read"))?;
+        Ok(())
     }
 
     /// Everything that is whole: runs of plain messages as they are, the rest frame by frame.
