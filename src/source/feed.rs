@@ -107,6 +107,12 @@ impl Feed {
             }
             return;
         }
+        let reopened = again && self.foreign.is_none();
+        self.lose_ids(reopened);
+    }
+
+    /// The upstream's ids count no more, or never did. What it sent while we were away is unknown.
+    pub fn lose_ids(&mut self, was_away: bool) {
         // It has no past that we could ask for without taking it for new.
         self.start = None;
         let had_ids = self.position.take().is_some();
@@ -114,7 +120,7 @@ impl Feed {
             // LINKS 2: from here on the numbers are ours.
             self.topic.log.become_origin(Epoch::new(now_ms(), rand::random()));
         }
-        if (again && self.foreign.is_none()) || had_ids {
+        if was_away || had_ids {
             self.topic.log.publish_gap(None, "the upstream carries no ids: what it sent meanwhile is unknown");
         }
     }

@@ -139,7 +139,6 @@ struct Session<'a> {
     inbound: Assembler,
     /// Ids are ours, as long as positions come.
     is_link: bool,
-    was_link: bool,
     position: Option<Position>,
     /// The newest event's.
     time: u64,
@@ -167,7 +166,6 @@ impl<'a> Session<'a> {
             io,
             inbound,
             is_link: opened.ours,
-            was_link: opened.ours,
             position: None,
             time: 0,
             count: 0,
@@ -262,7 +260,7 @@ impl<'a> Session<'a> {
         if self.is_link && self.position.is_none() {
             tracing::warn!("no position before the first message: something between us answers pings itself");
             self.is_link = false;
-            self.feed.open(false, None);
+            self.feed.lose_ids(false);
         }
         let position = self.position.as_mut().filter(|_| self.is_link)?;
         let first = position.next.clone();
@@ -371,7 +369,7 @@ impl<'a> Session<'a> {
         let _ = self.close(if code == code::NO_STATUS { code::DONE } else { code }, "").await;
         match (code, GoAway::parse(reason)) {
             // Another server's close is the end for a consumer; a hop's readers stay for what may come.
-            (code::DONE, _) if self.ended || (!self.was_link && self.upstream.terminal) => Failure::Ended,
+            (code::DONE, _) if self.ended || (!self.is_link && self.upstream.terminal) => Failure::Ended,
             (code::POLICY, _) => Failure::Refused(format!("closed by the server: {code} {reason}")),
             (_, Some(GoAway::Retry(ms))) => Failure::Lost("not ready yet".into(), Some(Duration::from_millis(ms))),
             _ => Failure::Lost(format!("closed by the server: {code} {reason}"), None),

@@ -126,7 +126,8 @@ impl Shard {
         let bytes = match conn.wire {
             Wire::Link => {
                 let now = now_ms();
-                if encode::is_contiguous(batch, from, expected.as_ref()) && conn.more().keeps_time(batch.time(), now) {
+                if encode::is_contiguous(batch, from, expected.as_ref()) && conn.more().keeps_time(batch.time(), now, 1)
+                {
                     encode::link_frames(batch, from)
                 } else {
                     conn.more().clock = batch.time() as i64 - now as i64;

@@ -112,10 +112,9 @@ impl More {
 }
 
 impl More {
-    /// Whether the link would give an event of this time about that time by itself.
-    pub(super) fn keeps_time(&self, time: u64, now: u64) -> bool {
-        const TOLERANCE_MS: u64 = 250;
-        now.saturating_add_signed(self.clock).abs_diff(time) <= TOLERANCE_MS
+    /// Whether the link would by itself give an event of this time that time, within so many milliseconds.
+    pub(super) fn keeps_time(&self, time: u64, now: u64, tolerance: u64) -> bool {
+        now.saturating_add_signed(self.clock).abs_diff(time) <= tolerance
     }
 
     /// Whether a reader at the tip could not do without.

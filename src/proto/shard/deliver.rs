@@ -108,7 +108,7 @@ impl Shard {
             let shared = self.links_go_shared(lane, items);
             let (now, times) = (now_ms(), times(items));
             self.send_tip_behind(lane, |conn| {
-                let in_time = |more: &More| times.iter().all(|&time| more.keeps_time(time, now));
+                let in_time = |more: &More| times.iter().all(|&time| more.keeps_time(time, now, LIVE_TOLERANCE_MS));
                 // Holes are told by positions, which the shared bytes do not have.
                 let whole = conn.viewer.wanted.is_none() && (conn.viewer.relay || !addressed);
                 conn.wire == Wire::Link && !(whole && shared && conn.more.as_deref().is_some_and(in_time))
@@ -191,6 +191,9 @@ impl Shard {
         self.count_sent(key, events, bytes);
     }
 }
+
+/// What a link's own clock may be wrong about a live event; what is replayed gets its exact time.
+const LIVE_TOLERANCE_MS: u64 = 250;
 
 /// Whether some event has an audience.
 fn is_addressed(items: &[Item]) -> bool {
