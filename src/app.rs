@@ -2,12 +2,13 @@
 
 use crate::{
     cli::StageArg,
+    files::{self, Check, Watched},
     id::{Epoch, Since},
     log::{Log, Numbering},
     matcher::{Match, MatchStage},
     net::Dialer,
-    plan::{Plan, Producer, ServePlan},
-    proto::{listen, print, shard::Shards},
+    plan::{Plan, Producer},
+    proto::{admin::rates, listen, print, shard::Shards},
     site::Site,
     source::{
         cursor::CursorFile,
@@ -21,12 +22,14 @@ use crate::{
         jq::{Keep, Map, Program},
         prefix::Prefix,
     },
-    tls,
+    tls::{self, Identity},
+    token::{self, Keys},
     topic::{Policy, Stage, Topic},
     units::now_ms,
 };
 use std::{fmt, fs, io, path::Path, sync::Arc, time::Duration};
 use tokio::{
+    net::TcpListener,
     sync::watch,
     task::{JoinHandle, JoinSet},
     time::timeout,
@@ -71,33 +74,66 @@ impl From<io::Error> for StartError {
     }
 }
 
-/// Runs until there is nothing more to do, or `shutdown` turns true.
+/// Runs until there is nothing more to do, or `shutdown` turns true; a change of `reload` asks to read certificates and
+/// keys again.
 ///
 /// # Errors
 /// What could not be started.
-pub async fn run(plan: Plan, shutdown: watch::Receiver<bool>) -> Result<Exit, StartError> {
+pub async fn run(
+    plan: Plan,
+    shutdown: watch::Receiver<bool>,
+    reload: watch::Receiver<u64>,
+) -> Result<Exit, StartError> {
     let instance = format!("{:016x}", rand::random::<u64>());
     let threads = if plan.serve.is_some() { std::thread::available_parallelism().map_or(1, usize::from) } else { 0 };
     let shards = Shards::start(threads, &plan.tuning)?;
-    let site = Arc::new(Site::new(plan.rules.clone(), shards, instance));
+    let mut site = Site::new(plan.rules.clone(), plan.tuning.clone(), shards, instance);
+    let identity = secure(&mut site, &plan, reload)?;
+    let site = Arc::new(site);
+    tokio::spawn(site.clone().keep_house());
     let topic = Arc::new(build_topic(&plan)?);
     site.add(topic.clone());
 
     let (stop, stopped) = watch::channel(false);
-    if let Some(serve) = &plan.serve {
-        listen_on(&site, serve, &stopped).await?;
-    }
-    let mut running = Running { plan: &plan, site: &site, topic, shutdown };
+    // Goes on during a drain, so that readiness can be asked then, too.
+    let (_open, never) = watch::channel(false);
+    listen_all(&site, &plan, stopped, never).await?;
+    let mut running = Running { plan: &plan, site: &site, topic, identity, shutdown };
     let exit = running.until_end().await?;
     running.drain(&stop, &exit).await;
     Ok(exit)
+}
+
+/// Reads certificates and keys, and looks after them from here on. Returns who we are to upstreams.
+fn secure(
+    site: &mut Site,
+    plan: &Plan,
+    reload: watch::Receiver<u64>,
+) -> Result<Option<Arc<Watched<Identity>>>, StartError> {
+    let mut watched: Vec<Arc<dyn Check>> = Vec::new();
+    let mut identity = None;
+    if let Some(files) = plan.tls.clone() {
+        let open = Watched::open(files.paths(), move || Identity::load(&files))?;
+        let open = identity.insert(Arc::new(open)).clone();
+        watched.push(open.clone());
+        site.tls = plan.serve.is_some().then_some(open);
+    }
+    if !plan.keys.paths().is_empty() {
+        let files = plan.keys.clone();
+        let keys = Arc::new(Watched::open(files.paths(), move || Keys::load(&files))?);
+        watched.push(keys.clone());
+        site.keys = Some(keys);
+    }
+    tokio::spawn(files::watch(watched, reload));
+    Ok(identity)
 }
 
 fn build_topic(plan: &Plan) -> Result<Topic, StartError> {
     let stages = plan.stages.iter().map(build_stage).collect::<Result<Vec<_>, _>>().map_err(StartError)?;
     let numbering =
         if plan.keeps_ids() { Numbering::Keep } else { Numbering::Own(Epoch::new(now_ms(), rand::random())) };
-    let path = plan.serve.as_ref().map_or("/events", |serve| &serve.path);
+    // A name that no request can ask for.
+    let path = plan.serve.as_ref().map_or("stdout", |serve| &serve.path);
     let policy = plan.policy.clone().unwrap_or(Policy::Disconnect);
     let view: Vec<String> = plan.stages.iter().map(|stage| format!("{stage:?}")).collect();
     let log = Log::new(numbering, plan.window);
@@ -121,19 +157,49 @@ fn build_stage(stage: &StageArg) -> Result<Box<dyn Stage>, String> {
     })
 }
 
-async fn listen_on(site: &Arc<Site>, serve: &ServePlan, stopped: &watch::Receiver<bool>) -> Result<(), StartError> {
-    let listeners = listen::bind(&serve.host, serve.port).await?;
-    let port = listeners.first().map_or(Ok(serve.port), |first| first.local_addr().map(|address| address.port()))?;
-    let host = if serve.host.is_empty() { "localhost" } else { &serve.host };
-    let url = format!("http://{host}:{port}{}", serve.path);
-    for listener in listeners {
-        tokio::spawn(listen::run(site.clone(), listener, stopped.clone()));
+/// Listens for readers until `stopped`, and for those who look inside at a place of their own, if there is one.
+async fn listen_all(
+    site: &Arc<Site>,
+    plan: &Plan,
+    stopped: watch::Receiver<bool>,
+    never: watch::Receiver<bool>,
+) -> Result<(), StartError> {
+    let mut urls = Vec::new();
+    if let Some((host, port)) = &plan.admin {
+        let (listeners, url) = bind(site, host, *port).await?;
+        site.inside.move_to(listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?);
+        spawn_listeners(site, listeners, &never);
+        info!(url = %format!("{url}/-/"), "inside");
+        urls.push(format!("{url}/-/\n"));
     }
-    info!(%url, "serving");
-    if let Some(file) = &serve.ready_file {
-        write_whole(file, &format!("{url}\n"))?;
+    if let Some(serve) = &plan.serve {
+        let (listeners, url) = bind(site, &serve.host, serve.port).await?;
+        spawn_listeners(site, listeners, &stopped);
+        let url = format!("{url}{}", serve.path);
+        info!(%url, "serving");
+        urls.insert(0, format!("{url}\n"));
+        if let Some(file) = &serve.ready_file {
+            write_whole(file, &urls.concat())?;
+        }
+    }
+    if !urls.is_empty() {
+        tokio::spawn(rates::run(site.clone()));
     }
     Ok(())
+}
+
+async fn bind(site: &Site, host: &str, port: u16) -> Result<(Vec<TcpListener>, String), StartError> {
+    let listeners = listen::bind(host, port).await?;
+    let port = listeners.first().map_or(Ok(port), |first| first.local_addr().map(|address| address.port()))?;
+    let host = if host.is_empty() { "localhost" } else { host };
+    let scheme = if site.tls.is_some() { "https" } else { "http" };
+    Ok((listeners, format!("{scheme}://{host}:{port}")))
+}
+
+fn spawn_listeners(site: &Arc<Site>, listeners: Vec<TcpListener>, stop: &watch::Receiver<bool>) {
+    for listener in listeners {
+        tokio::spawn(listen::run(site.clone(), listener, stop.clone()));
+    }
 }
 
 /// By rename: who waits for the file finds it whole.
@@ -147,6 +213,7 @@ struct Running<'a> {
     plan: &'a Plan,
     site: &'a Arc<Site>,
     topic: Arc<Topic>,
+    identity: Option<Arc<Watched<Identity>>>,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -202,8 +269,14 @@ impl Running<'_> {
         mut cursor: Option<CursorFile>,
     ) -> Result<JoinSet<Outcome>, StartError> {
         let (plan, mut tasks) = (self.plan, JoinSet::new());
-        let dialer =
-            Dialer { tls: tls::client_config(plan.consuming.ca.as_deref())?, timeout: plan.rules.handshake_timeout };
+        let dialer = Dialer {
+            tls: tls::client_config(plan.consuming.ca.as_deref(), self.identity.clone())?,
+            timeout: plan.rules.handshake_timeout,
+        };
+        if let Some(file) = &plan.consuming.credentials.token_file {
+            // A typing error is said now, not when the upstream refuses us.
+            token::first_line(file)?;
+        }
         let marks = Marks::default();
         let keeps = plan.keeps_ids();
         // The policy travels, but never to where peers may publish (LINKS 23).
@@ -213,7 +286,7 @@ impl Running<'_> {
         for url in &plan.consume {
             let upstream = Upstream {
                 url: url.clone(),
-                headers: plan.consuming.headers.clone(),
+                credentials: plan.consuming.credentials.clone(),
                 dialer: dialer.clone(),
                 instance: self.site.instance.clone(),
                 max_message: plan.rules.max_message,
@@ -223,6 +296,7 @@ impl Running<'_> {
                 echo: plan.consuming.echo,
                 terminal: plan.serve.is_none(),
                 adopt_block: adopts.then_some((plan.wait_readers.max(1), plan.pin_grace)),
+                health: Arc::default(),
             };
             // A keeper that serves mirrors its upstream's window (LINKS 8, 27); a consumer begins where it was told.
             let mirror = (keeps && plan.serve.is_some()).then_some(Since::Oldest);
@@ -235,6 +309,7 @@ impl Running<'_> {
             if let Some(file) = cursor.take() {
                 feed.remember(file)?;
             }
+            self.site.inside.add_upstream(&self.topic.path, upstream.clone());
             let (connected, first) = watch::channel(false);
             first_connections.push(first);
             tasks.spawn(upstream::run(upstream, feed, connected));
@@ -330,8 +405,8 @@ impl Running<'_> {
         if *exit == Exit::Done {
             let _ = timeout(self.plan.drain_timeout, self.readers_gone()).await;
         }
-        if self.site.shards.readers() > 0 {
-            self.site.shards.drain(self.plan.drain_spread);
+        if self.site.readers() > 0 {
+            self.site.drain(self.plan.drain_spread);
             let _ = timeout(self.plan.drain_spread + self.plan.drain_timeout, self.readers_gone()).await;
         }
     }
@@ -353,7 +428,7 @@ impl Running<'_> {
     }
 
     async fn readers_gone(&self) {
-        while self.site.shards.readers() > 0 {
+        while self.site.readers() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -41,6 +41,10 @@ pub struct Args {
     pub command: Option<Command>,
     #[command(flatten, next_help_heading = "Serve")]
     pub serve: Serve,
+    #[command(flatten, next_help_heading = "TLS")]
+    pub tls: Tls,
+    #[command(flatten, next_help_heading = "Access: without any of these, whoever can connect may read")]
+    pub keys: Keys,
     #[command(flatten, next_help_heading = "Consume")]
     pub consume: Consume,
     #[command(flatten, next_help_heading = "Produce")]
@@ -64,6 +68,35 @@ pub enum Command {
     Completions { shell: clap_complete::Shell },
     /// Print the manual page (roff)
     Man,
+    /// Print the way from a topic up to its origin, hop by hop: who, state, rate, lag, delay
+    Trace(Trace),
+    /// Judge the token on standard input: print its claims, or why it is refused (exit code 77)
+    CheckToken {
+        #[command(flatten)]
+        keys: Keys,
+    },
+}
+
+#[derive(ClapArgs, Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Trace {
+    /// The topic: H:P/PATH, or a ws, wss, http or https URL
+    pub url: String,
+    /// Look so often, a second apart: times are the middle one
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: u32,
+    /// For one look, all hops together
+    #[arg(long, value_name = "D", value_parser = units::duration, default_value = "5s")]
+    pub timeout: Duration,
+    /// Trust the certificates in this PEM file, too
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Send this request header (repeat)
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub header: Vec<String>,
+    /// Show the bearer token in the first line of this file
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 #[derive(ClapArgs, Debug, Clone, Default)]
@@ -90,6 +123,40 @@ pub struct Serve {
     /// Write one listener URL per line once all listen
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    /// Serve what is under /-/ (status, metrics, page) here instead; port 0 takes a free one
+    #[arg(long, value_name = "H:P")]
+    pub admin_address: Option<String>,
+}
+
+#[derive(ClapArgs, Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct Tls {
+    /// Our certificate chain (PEM): serves TLS, and is shown to upstreams that ask
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Only readers with a certificate from this authority (PEM) may connect
+    #[arg(long, value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+}
+
+#[derive(ClapArgs, Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct Keys {
+    /// Bearer tokens that may do everything, one per line
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The secret of tokens signed with HS256
+    #[arg(long, value_name = "FILE")]
+    pub jwt_secret_file: Option<PathBuf>,
+    /// Public keys of tokens signed with RS256, ES256 or EdDSA
+    #[arg(long, value_name = "FILE")]
+    pub jwks: Option<PathBuf>,
+    /// Take tokens with an `aud` claim that names this (repeat)
+    #[arg(long, value_name = "NAME")]
+    pub jwt_audience: Vec<String>,
 }
 
 #[derive(ClapArgs, Debug, Clone, Default)]
@@ -116,6 +183,9 @@ pub struct Consume {
     /// Send this request header (repeat)
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     pub header: Vec<String>,
+    /// Send the first line of this file as bearer token; read at each connect
+    #[arg(long, value_name = "FILE")]
+    pub consume_token_file: Option<PathBuf>,
     /// Failed attempts in a row before giving up; 0 gives up at once [default: never]
     #[arg(long, value_name = "N")]
     pub retries: Option<u32>,
@@ -315,7 +385,11 @@ const SHORT_FORMS: [(&str, [&str; 2]); 2] =
 
 /// The command with its environment variables.
 pub fn command() -> clap::Command {
-    let command = Args::command();
+    let command = with_environment(Args::command());
+    command.mut_subcommand("check-token", with_environment)
+}
+
+fn with_environment(command: clap::Command) -> clap::Command {
     let names: Vec<String> = command.get_arguments().map(|arg| arg.get_id().to_string()).collect();
     let own = |name: &str| format!("WSEVENT_{}", name.to_uppercase());
     names.iter().filter(|name| !matches!(name.as_str(), "help" | "version")).fold(command, |command, name| {
@@ -371,7 +445,7 @@ pub enum Rejected {
 /// See [`Rejected`].
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, Rejected> {
     let args = from_go_spelling(args);
-    let mut matches = command().try_get_matches_from(args.clone()).map_err(rejected)?;
+    let mut matches = command().try_get_matches_from(args.clone()).map_err(|error| rejected(error, &args))?;
     if let Some(path) = matches.get_one::<PathBuf>("config") {
         let command = with_config(command(), path).map_err(Rejected::Config)?;
         // Without the file the same arguments were fine.
@@ -384,10 +458,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, Rejected>
     Ok(args)
 }
 
-fn rejected(error: clap::Error) -> Rejected {
+fn rejected(error: clap::Error, args: &[OsString]) -> Rejected {
     use clap::error::ErrorKind::DisplayHelp;
+    let of_command =
+        args.get(1).and_then(|arg| arg.to_str()).is_some_and(|arg| command().find_subcommand(arg).is_some());
     match error.kind() {
-        DisplayHelp => Rejected::Help(std::env::args_os().any(|arg| arg == "--help" || arg == "-help")),
+        DisplayHelp if !of_command => Rejected::Help(std::env::args_os().any(|arg| arg == "--help" || arg == "-help")),
         _ => Rejected::Usage(error),
     }
 }

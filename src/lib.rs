@@ -8,10 +8,10 @@
 //! | layer | modules |
 //! |---|---|
 //! | words | [`id`] positions · [`units`] durations and sizes |
-//! | core: no sockets, no flags, no protocol names | [`event`] events, batches · [`pins`] who may hold whom · [`log`] the window · [`topic`] stages + log · [`matcher`] field equality · [`audience`] who may see what |
-//! | edges | [`link`] what instances say to each other · [`net`], [`tls`], [`sys`] connections · [`stage`] · [`source`] what supplies a topic · [`proto`] how readers are served · [`site`] what a process serves |
+//! | core: no sockets, no flags, no protocol names | [`event`] events, batches · [`pins`] who may hold whom · [`log`] the window · [`tally`] what became of readers · [`topic`] stages + log · [`matcher`] field equality · [`audience`] who may see what |
+//! | edges | [`link`] what instances say to each other · [`net`], [`tls`], [`sys`] connections · [`files`] what may change · [`token`] who may do what · [`stage`] · [`source`] what supplies a topic · [`proto`] how readers are served · [`site`] what a process serves |
 //! | meaning | [`cli`] what was typed · [`plan`] what was meant |
-//! | run | [`app`] |
+//! | run | [`app`] a plan · [`trace`] a look at a chain |
 //!
 //! Invariants: only the log gives positions; an entry never changes after append, its encodings only fill; a stage
 //! never waits; a publisher never waits for a reader unless the cursor is pinned; nothing is encoded twice for two
@@ -22,6 +22,7 @@ pub mod app;
 pub mod audience;
 pub mod cli;
 pub mod event;
+pub mod files;
 pub mod id;
 pub mod link;
 pub mod log;
@@ -34,6 +35,9 @@ pub mod site;
 pub mod source;
 pub mod stage;
 pub mod sys;
+pub mod tally;
 pub mod tls;
+pub mod token;
 pub mod topic;
+pub mod trace;
 pub mod units;

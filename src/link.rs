@@ -10,6 +10,9 @@ use crate::{
 
 /// The WebSocket subprotocol of a link.
 pub const SUBPROTOCOL: &str = "wsevent.v1";
+/// The WebSocket subprotocol of a plain reader that must name one: browsers fail a handshake that takes up none of the
+/// protocols that they offer, for instance beside `bearer.<token>`.
+pub const PLAIN_SUBPROTOCOL: &str = "wsevent.plain";
 /// Says that the ids of this answer are ours (LINKS 1).
 pub const VERSION_HEADER: &str = "wsevent";
 /// `<oldest> <next>` of the answering log (LINKS 8).

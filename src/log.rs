@@ -417,6 +417,11 @@ impl Log {
         self.state().position(offset)
     }
 
+    /// When the entry of this position was appended here; `None` when it is not retained.
+    pub fn arrived(&self, id: &Id) -> Option<Instant> {
+        self.state().slot_of(id).map(|slot| slot.added)
+    }
+
     /// The newest position, and `None` before the first.
     pub fn last(&self) -> Option<Id> {
         self.state().last_id()
@@ -633,6 +638,16 @@ impl State {
 
     fn slot_at(&self, offset: u64) -> usize {
         self.slots.partition_point(|slot| slot.start + slot.entry.width() <= offset)
+    }
+
+    /// The first entry of its epoch that reaches this position.
+    fn slot_of(&self, id: &Id) -> Option<&Slot> {
+        let at = self.runs.iter().rposition(|run| run.epoch == id.epoch)?;
+        let start = self.runs[at].start;
+        let limit = self.runs.get(at + 1).map_or(self.end, |next| next.start);
+        let is_before = |slot: &Slot| slot.start < start || (slot.start < limit && slot.last < id.seq);
+        let slot = self.slots.get(self.slots.partition_point(is_before))?;
+        (slot.start < limit && self.runs[at].floor < id.seq).then_some(slot)
     }
 
     fn bytes_before(&self, offset: u64) -> u64 {

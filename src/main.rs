@@ -1,18 +1,25 @@
 //! Typed, meant, run, exit code. The only place that handles signals and exits.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal, Read, Write},
     process::exit,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 use wsevent::{
     app::{self, Exit},
     cli::{self, Args, Command, LogFormat, Rejected},
+    net::{Dialer, redacted},
     plan,
+    proto::admin::fetch::Silence,
     source::exec,
+    tls,
+    token::Keys,
+    trace::{self, Trace},
+    units::now_ms,
 };
 
 #[cfg(target_env = "musl")]
@@ -36,7 +43,7 @@ fn main() {
         Err(Rejected::Config(error)) => fail(CONFIG, &error),
     };
     if let Some(command) = &args.command {
-        return print_definitions(command);
+        return run_command(command, &args);
     }
     start_log(&args);
     let open_files = raise_open_files();
@@ -50,7 +57,8 @@ fn main() {
     let (ask, shutdown) = watch::channel(false);
     let (code, signalled) = runtime.block_on(async {
         let signalled = tokio::spawn(await_signals(ask));
-        let ended = tokio::spawn(app::run(plan, shutdown)).await;
+        let reload = if plan.reads_again() { hang_ups() } else { watch::channel(0).1 };
+        let ended = tokio::spawn(app::run(plan, shutdown, reload)).await;
         (ended, signalled)
     });
     let exit_code = match code {
@@ -103,6 +111,19 @@ async fn await_signals(ask: watch::Sender<bool>) -> i32 {
     first
 }
 
+/// Counts SIGHUPs: each asks to read certificates and keys again. Without those it ends us, as it does others.
+fn hang_ups() -> watch::Receiver<u64> {
+    let (told, asked) = watch::channel(0);
+    if let Ok(mut hang_up) = signal(SignalKind::hangup()) {
+        tokio::spawn(async move {
+            while hang_up.recv().await.is_some() {
+                told.send_modify(|times| *times += 1);
+            }
+        });
+    }
+    asked
+}
+
 fn fail(code: i32, why: &dyn std::fmt::Display) -> ! {
     let _ = writeln!(io::stderr(), "wsevent: {why}");
     leave(code)
@@ -111,6 +132,56 @@ fn fail(code: i32, why: &dyn std::fmt::Display) -> ! {
 fn show_help(long: bool) {
     let mut command = cli::presented();
     let _ = if long { command.print_long_help() } else { command.print_help() };
+}
+
+fn run_command(command: &Command, args: &Args) {
+    match command {
+        Command::CheckToken { keys } => check_token(keys, args),
+        Command::Trace(typed) => trace(typed),
+        _ => print_definitions(command),
+    }
+}
+
+/// Prints the claims of the token on standard input, or ends with why it is refused.
+fn check_token(keys: &cli::Keys, args: &Args) {
+    start_log(args);
+    let files = plan::key_files(keys);
+    if files.paths().is_empty() {
+        fail(USAGE, &"name the keys: add --token-file, --jwt-secret-file or --jwks");
+    }
+    let keys = Keys::load(&files).unwrap_or_else(|error| fail(CONFIG, &error));
+    let mut token = String::new();
+    if let Err(error) = io::stdin().read_to_string(&mut token) {
+        fail(FAILED, &format!("read the token from standard input: {error}"));
+    }
+    match keys.describe(token.trim(), now_ms()) {
+        Ok(claims) => drop(writeln!(io::stdout(), "{claims}")),
+        Err(why) => fail(REFUSED, &format!("the token is refused: {why}")),
+    }
+}
+
+/// Prints the hops up to the origin; fails when one of them does not read the next.
+fn trace(typed: &cli::Trace) {
+    let (url, credentials) = plan::tracing(typed).unwrap_or_else(|refusal| fail(USAGE, &refusal));
+    let tls = tls::client_config(typed.ca.as_deref(), None).unwrap_or_else(|error| fail(FAILED, &error));
+    let dialer = Dialer { tls, timeout: typed.timeout };
+    let trace = Trace { url, credentials, dialer, looks: typed.count };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.unwrap_or_else(|error| fail(FAILED, &format!("start the runtime: {error}")));
+    match runtime.block_on(trace::run(&trace)) {
+        Ok(route) => {
+            let _ = write!(io::stdout(), "{route}");
+            leave(if route.is_whole() { 0 } else { UNREACHABLE });
+        }
+        Err(silence) => {
+            let code = match silence {
+                Silence::Unreachable(_) => UNREACHABLE,
+                Silence::Refused(_) => REFUSED,
+                Silence::NoStatus(_) => NO_STREAM,
+            };
+            fail(code, &format!("trace {}: {silence}", redacted(&trace.url)));
+        }
+    }
 }
 
 fn print_definitions(command: &Command) {
@@ -122,6 +193,7 @@ fn print_definitions(command: &Command) {
             Ok(())
         }
         Command::Man => clap_mangen::Man::new(definitions).render(&mut out),
+        Command::CheckToken { .. } | Command::Trace(_) => Ok(()),
     };
     let _ = printed.and_then(|()| io::stdout().write_all(&out));
 }
@@ -131,9 +203,11 @@ fn start_log(args: &Args) {
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let log =
         tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(io::stderr).with_ansi(colour);
+    // Libraries tell what passes through them, which is not theirs to tell.
+    let own = Targets::new().with_target("wsevent", level);
     match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => log.finish().with(own).init(),
+        LogFormat::Json => log.json().finish().with(own).init(),
     }
 }
 

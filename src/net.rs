@@ -83,6 +83,19 @@ impl Dialer {
     }
 }
 
+/// What went wrong on a connection, and what to type where that is known.
+pub fn plain_words(error: &io::Error) -> String {
+    use rustls::{CertificateError::UnknownIssuer, Error};
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return "closed without a goodbye".into();
+    }
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::InvalidMessage(_)) => "no TLS there (ws:// or http:// instead?)".into(),
+        Some(Error::InvalidCertificate(UnknownIssuer)) => format!("{error} (--ca FILE trusts its issuer)"),
+        _ => error.to_string(),
+    }
+}
+
 /// The URL as it may be logged: without credentials and query, which may hold tokens.
 pub fn redacted(url: &Url) -> String {
     let mut url = url.clone();

@@ -1,15 +1,17 @@
 //! What was meant: roles, derived defaults, and every refusal. Pure, so that a table tests it.
 
 use crate::{
-    cli::{Args, LogFormat, StageArg},
+    cli::{Args, Keys, LogFormat, StageArg, Trace},
     id::Since,
     log::Limits,
     matcher::Match,
     net::redacted,
     proto::{print::Print, shard::Tuning},
     site::Rules,
-    source::lines::Framing,
+    source::{credentials::Credentials, lines::Framing},
     stage::jq::Program,
+    tls::TlsFiles,
+    token::KeyFiles,
     topic::Policy,
 };
 use std::{fmt, path::PathBuf, time::Duration};
@@ -24,6 +26,8 @@ const PATH: &str = "/events";
 pub struct Plan {
     /// What is served, if anything.
     pub serve: Option<ServePlan>,
+    /// Host and port that have status, metrics and page to themselves.
+    pub admin: Option<(String, u16)>,
     /// What is produced, if anything.
     pub produce: Option<Producer>,
     /// What is consumed.
@@ -46,6 +50,10 @@ pub struct Plan {
     pub tuning: Tuning,
     /// What listeners allow.
     pub rules: Rules,
+    /// Who we are to TLS peers.
+    pub tls: Option<TlsFiles>,
+    /// Who may do what.
+    pub keys: KeyFiles,
     /// Spread of a drain's goodbyes, and its deadline.
     pub drain_spread: Duration,
     /// See above.
@@ -94,8 +102,8 @@ pub struct Consuming {
     pub cursor_file: Option<PathBuf>,
     /// More certificates to trust.
     pub ca: Option<PathBuf>,
-    /// More request headers.
-    pub headers: Vec<(String, String)>,
+    /// What upstreams are shown about us.
+    pub credentials: Credentials,
     /// Failed attempts in a row.
     pub retries: Option<u32>,
     /// The longest pause.
@@ -128,18 +136,25 @@ fn refuse<T>(why: impl Into<String>) -> Planned<T> {
 /// The first contradiction, as a sentence.
 pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
     let serve = serving(args)?;
+    let admin = args.serve.admin_address.as_deref().map(split_address).transpose()?;
     let consume = upstreams(args)?;
     let produce = producing(args, consume.is_empty())?;
     let print = printing(args, serve.is_some())?;
     let consuming = consuming(args, &consume)?;
+    let tls = tls_files(args, serve.is_some(), &consume)?;
+    let keys = key_files(&args.keys);
+    if serve.is_none() && !keys.paths().is_empty() {
+        return refuse("--token-file, --jwt-secret-file and --jwks are about readers: drop --no-serve");
+    }
     check_stages(&args.stages.order)?;
     let accept_publish = accept_publish(args, &serve, &produce, &consume)?;
     let policy = policy(args, &produce, accept_publish);
     let limits = &args.limits;
     let (max_message, second) = (limits.max_message.unwrap_or(1 << 20), Duration::from_secs(1));
     let max_connections = limits.max_connections.unwrap_or_else(|| open_files.saturating_sub(64).max(16));
-    Ok(Plan {
+    let mut plan = Plan {
         serve,
+        admin,
         produce,
         consume,
         consuming,
@@ -162,6 +177,7 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
         },
         rules: Rules {
             accept_publish,
+            publish_by_right: false,
             allow_origin: args.serve.allow_origin.clone(),
             max_message,
             handshake_timeout: limits.handshake_timeout.unwrap_or(10 * second),
@@ -170,7 +186,45 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
         drain_spread: limits.drain_spread.unwrap_or_default(),
         drain_timeout: limits.drain_timeout.unwrap_or(10 * second),
         timeout: args.print.timeout,
-    })
+        tls,
+        keys,
+    };
+    // Where ids are kept, nothing can stand between them.
+    plan.rules.publish_by_right = !plan.keys.paths().is_empty() && !plan.keeps_ids();
+    Ok(plan)
+}
+
+/// What the key options name.
+pub fn key_files(args: &Keys) -> KeyFiles {
+    KeyFiles {
+        tokens: args.token_file.clone(),
+        secret: args.jwt_secret_file.clone(),
+        jwks: args.jwks.clone(),
+        audience: args.jwt_audience.clone(),
+    }
+}
+
+fn tls_files(args: &Args, serves: bool, upstreams: &[Url]) -> Planned<Option<TlsFiles>> {
+    let tls = &args.tls;
+    let client_ca = tls.tls_client_ca.clone();
+    match (tls.tls_cert.clone(), tls.tls_key.clone()) {
+        (None, None) if client_ca.is_some() => {
+            refuse("--tls-client-ca is about the readers of a TLS server: add --tls-cert and --tls-key")
+        }
+        (None, None) => Ok(None),
+        (None, _) | (_, None) => refuse("--tls-cert and --tls-key belong together: type both"),
+        (Some(_), Some(_)) if !serves && client_ca.is_some() => {
+            refuse("--tls-client-ca is about readers: drop --no-serve")
+        }
+        (Some(_), Some(_)) if !serves && !upstreams.iter().any(is_tls) => {
+            refuse("--tls-cert and --tls-key are about TLS: consume a wss or https URL, or drop --no-serve")
+        }
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key, client_ca })),
+    }
+}
+
+fn is_tls(url: &Url) -> bool {
+    matches!(url.scheme(), "wss" | "https" | "sse+https" | "ndjson+https")
 }
 
 fn serving(args: &Args) -> Planned<Option<ServePlan>> {
@@ -253,7 +307,10 @@ fn upstreams(args: &Args) -> Planned<Vec<Url>> {
 }
 
 /// A URL, or `H:P/path` for `ws://H:P/path`; without a path it is `/events`.
-fn upstream(text: &str) -> Planned<Url> {
+///
+/// # Errors
+/// What cannot be consumed.
+pub fn upstream(text: &str) -> Planned<Url> {
     let full = if text.contains("://") { text.to_owned() } else { format!("ws://{text}") };
     let full = if full.starts_with("ws://:") { full.replacen("ws://:", "ws://localhost:", 1) } else { full };
     let mut url = Url::parse(&full).map_err(|error| Refusal(format!("`{text}` is not a URL: {error}")))?;
@@ -331,6 +388,7 @@ fn consuming(args: &Args, upstreams: &[Url]) -> Planned<Consuming> {
             ("--retries", consume.retries.is_some()),
             ("--ca", consume.ca.is_some()),
             ("--header", !consume.header.is_empty()),
+            ("--consume-token-file", consume.consume_token_file.is_some()),
             ("--echo", echo),
         ];
         if let Some((option, _)) = asked.iter().find(|(_, asked)| *asked) {
@@ -343,11 +401,20 @@ fn consuming(args: &Args, upstreams: &[Url]) -> Planned<Consuming> {
     if echo && upstreams.iter().any(|url| !matches!(url.scheme(), "ws" | "wss")) {
         return refuse("--echo sends messages back over WebSocket: consume a ws or wss URL");
     }
+    let token_file = consume.consume_token_file.clone();
+    let headers = consume.header.iter().map(|header| split_header(header)).collect::<Planned<Vec<_>>>()?;
+    let says_who = |(name, _): &(String, String)| name.eq_ignore_ascii_case("authorization");
+    let by_url = |url: &Url| !url.username().is_empty() || url.password().is_some();
+    if token_file.is_some() && (headers.iter().any(says_who) || upstreams.iter().any(by_url)) {
+        return refuse(
+            "--consume-token-file is one way to say who we are: drop the Authorization header or the URL's user",
+        );
+    }
     Ok(Consuming {
         since: consume.since.clone(),
         cursor_file: consume.cursor_file.clone(),
         ca: consume.ca.clone(),
-        headers: consume.header.iter().map(|header| split_header(header)).collect::<Planned<_>>()?,
+        credentials: Credentials { headers, token_file },
         retries: consume.retries,
         retry_max: consume.retry_max.unwrap_or(Duration::from_secs(5)),
         idle_timeout: consume.idle_timeout.filter(|idle| !idle.is_zero()),
@@ -355,7 +422,20 @@ fn consuming(args: &Args, upstreams: &[Url]) -> Planned<Consuming> {
     })
 }
 
-fn split_header(header: &str) -> Planned<(String, String)> {
+/// What `trace` asks, and what it shows about us.
+///
+/// # Errors
+/// What cannot be asked.
+pub fn tracing(args: &Trace) -> Planned<(Url, Credentials)> {
+    let headers = args.header.iter().map(|header| split_header(header)).collect::<Planned<_>>()?;
+    Ok((upstream(&args.url)?, Credentials { headers, token_file: args.token_file.clone() }))
+}
+
+/// `Name: value`.
+///
+/// # Errors
+/// What is no header.
+pub fn split_header(header: &str) -> Planned<(String, String)> {
     match header.split_once(':') {
         Some((name, value)) if !name.is_empty() && !header.contains(['\r', '\n']) => {
             Ok((name.trim().to_owned(), value.trim().to_owned()))
@@ -417,6 +497,11 @@ pub fn logging(args: &Args) -> (tracing::Level, LogFormat) {
 }
 
 impl Plan {
+    /// Whether there are certificates or keys, which are read again on request.
+    pub fn reads_again(&self) -> bool {
+        self.tls.is_some() || !self.keys.paths().is_empty()
+    }
+
     /// LINKS 2: exactly one upstream, no other input, and stages that leave ids alone.
     pub fn keeps_ids(&self) -> bool {
         let one_input = self.consume.len() == 1 && self.produce.is_none() && !self.rules.accept_publish;
@@ -441,8 +526,20 @@ impl fmt::Display for Plan {
             writeln!(f, "stage    {stage:?}")?;
         }
         match &self.serve {
-            Some(serve) => writeln!(f, "serve    ws://{}{}", serve.address, serve.path)?,
+            Some(serve) => {
+                let scheme = if self.tls.is_some() { "wss" } else { "ws" };
+                writeln!(f, "serve    {scheme}://{}{}", serve.address, serve.path)?;
+            }
             None => writeln!(f, "print    {:?}", self.print.as_ref().map(|print| print.output).unwrap_or_default())?,
+        }
+        if self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
+            writeln!(f, "readers  with a certificate from --tls-client-ca")?;
+        }
+        if !self.keys.paths().is_empty() {
+            writeln!(f, "access   by token")?;
+        }
+        if let Some((host, port)) = &self.admin {
+            writeln!(f, "inside   http://{host}:{port}/-/")?;
         }
         if self.rules.accept_publish {
             writeln!(f, "publish  by POST and WebSocket message")?;

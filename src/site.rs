@@ -1,21 +1,33 @@
 //! What one process serves: its topics, by path, and what holds for all of them.
 
-use crate::{proto::shard::Shards, topic::Topic};
+use crate::{
+    files::Watched,
+    proto::{
+        admin::Inside,
+        shard::{Hop, Shards, Tuning},
+        stream::Tasks,
+    },
+    tls::Identity,
+    token::Keys,
+    topic::Topic,
+};
 use std::{
     collections::HashMap,
     sync::{
         Arc, RwLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::Semaphore;
 
 /// What a listener allows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// Whether peers may publish, by POST and by WebSocket message.
     pub accept_publish: bool,
+    /// Where they may not, whether a token whose `publish` claim covers the path may all the same.
+    pub publish_by_right: bool,
     /// Origins that may read beside the same origin; `*` is all.
     pub allow_origin: Vec<String>,
     /// Bytes that one event may have.
@@ -33,18 +45,37 @@ pub struct Site {
     pub rules: Rules,
     /// Who fans out.
     pub shards: Shards,
+    /// Readers that no shard can hold.
+    pub tasks: Arc<Tasks>,
+    /// Who we are to TLS readers; with it, all are.
+    pub tls: Option<Arc<Watched<Identity>>>,
+    /// What tokens are judged by; with it, every request needs one.
+    pub keys: Option<Arc<Watched<Keys>>>,
     /// Names this process in `Wsevent-Path` (LINKS 25).
     pub instance: String,
     /// One permit per connection.
     pub slots: Arc<Semaphore>,
+    /// What can be seen of it.
+    pub inside: Inside,
     ready: AtomicBool,
 }
 
 impl Site {
     /// A site without topics, not ready yet.
-    pub fn new(rules: Rules, shards: Shards, instance: String) -> Self {
+    pub fn new(rules: Rules, tuning: Tuning, shards: Shards, instance: String) -> Self {
         let slots = Arc::new(Semaphore::new(rules.max_connections.min(Semaphore::MAX_PERMITS)));
-        Site { topics: RwLock::default(), rules, shards, instance, slots, ready: AtomicBool::new(false) }
+        Site {
+            topics: RwLock::default(),
+            rules,
+            shards,
+            tasks: Arc::new(Tasks::new(tuning)),
+            tls: None,
+            keys: None,
+            instance,
+            slots,
+            inside: Inside::default(),
+            ready: AtomicBool::new(false),
+        }
     }
 
     /// Serves the topic at its path. A remote peer cannot do this.
@@ -62,6 +93,45 @@ impl Site {
         let mut topics: Vec<_> = self.topics.read().unwrap_or_else(|p| p.into_inner()).values().cloned().collect();
         topics.sort_by(|a, b| a.path.cmp(&b.path));
         topics
+    }
+
+    /// Connections open now.
+    pub fn connections(&self) -> usize {
+        let all = self.rules.max_connections.min(Semaphore::MAX_PERMITS);
+        all.saturating_sub(self.slots.available_permits())
+    }
+
+    /// Readers connected now.
+    pub fn readers(&self) -> usize {
+        self.shards.readers() + self.tasks.count()
+    }
+
+    /// Those of them that are instances, by topic and name.
+    pub async fn hops(&self) -> Vec<Hop> {
+        let mut hops = self.shards.hops().await;
+        hops.extend(self.tasks.hops());
+        hops.sort_by(|a, b| (&a.topic, &a.instance, a.address).cmp(&(&b.topic, &b.instance, b.address)));
+        hops
+    }
+
+    /// Says goodbye to every reader, spread over that long.
+    pub fn drain(&self, spread: Duration) {
+        self.shards.drain(spread);
+        self.tasks.drain(spread);
+    }
+
+    /// Forgets what is too old, also where no reader moves anything.
+    pub async fn keep_house(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            for topic in self.topics() {
+                topic.log.expire(Instant::now());
+                let expired = topic.log.expire_pins(Instant::now());
+                if expired > 0 {
+                    tracing::warn!(topic = %topic.path, readers = expired, "gave up waiting for the return of slow readers");
+                }
+            }
+        }
     }
 
     /// For `/-/readyz`.

@@ -5,6 +5,7 @@ use crate::{
     event::{Attrs, Batch, Event, MAX_BATCH, Run, RunBuilder, Seqs},
     id::{Id, Seq},
     log::Log,
+    tally::Tally,
 };
 use std::{
     collections::BTreeMap,
@@ -85,6 +86,8 @@ pub struct Topic {
     pub readers: AtomicUsize,
     /// Whom an event reaches.
     pub roll: Roll,
+    /// What became of the readers.
+    pub tally: Tally,
 }
 
 impl Topic {
@@ -107,6 +110,7 @@ impl Topic {
             moves: AtomicU64::new(0),
             readers: AtomicUsize::new(0),
             roll: Roll::default(),
+            tally: Tally::default(),
         }
     }
 

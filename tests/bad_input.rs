@@ -378,7 +378,7 @@ fn a_wrong_path_is_404_on_every_protocol() {
     let mut house = House::new("");
     let port = house.producer.port();
     for path in
-        ["/", "/event", "/events/", "/Events", "/events%20", "/%65vents", "//events", "/../events", "/-/", "/-/secret"]
+        ["/", "/event", "/events/", "/Events", "/events%20", "/%65vents", "//events", "/../events", "/-", "/-/secret"]
     {
         for accept in ["text/event-stream", "application/x-ndjson", "application/json", "*/*"] {
             let answer =
@@ -564,12 +564,12 @@ fn a_subscriber_that_never_reads_is_closed_and_nobody_else_notices() {
     let mut stalled = [house.visitor(), event_stream(&house.producer)];
     let event = "x".repeat(1 << 16);
     let peer = stalled[0].stream.local_addr().expect("an address").to_string();
-    // More than all buffers between the two: the neighbours take each event before the next is made.
-    for _ in 0..400 {
+    // Until all buffers between the two are full: the neighbours take each event before the next is made.
+    eventually("the goodbye in the log", || {
         house.producer.write(format!("{event}\n"));
         house.heard(&event);
-    }
-    eventually("the goodbye in the log", || house.producer.stderr().contains(&peer).then_some(()));
+        house.producer.stderr().contains(&peer).then_some(())
+    });
     let close = stalled[0].read_close().expect("a close frame");
     assert_eq!(close.close_code(), 1013);
     assert!(close.payload[2..].starts_with(b"slow e"), "with the place to resume behind: {}", close.text());
@@ -602,8 +602,7 @@ fn readers_that_come_and_vanish_leave_nothing_behind() {
         drop(raw);
     }
     house.is_fine();
-    let readers = || serde_json::from_slice::<serde_json::Value>(&house.producer.own("status").body).expect("JSON");
-    eventually("only the neighbours", || (readers()["topics"][0]["readers"] == 2).then_some(()));
+    house.producer.has("readers", 2);
 }
 
 // --- upstreams that send garbage -------------------------------------------------------------------------------------
@@ -675,6 +674,22 @@ fn one_log_line_per_change_however_often_an_upstream_fails() {
     }
     let log = merge.hop.stderr();
     assert_eq!(log.lines().filter(|line| line.contains("/bad")).count(), 1, "{log}");
+}
+
+#[test]
+fn what_a_peer_says_stays_on_one_log_line() {
+    let upstream = Server::new();
+    let hop = Wsevent::new(["-vv", "--retry-max", "10ms", "--consume", &upstream.address()]).serve();
+    let (mut connection, _) = upstream.accept_websocket("");
+    let forged = "bye\n2026-01-01T00:00:00Z ERROR forged \u{1b}[31m\r\nforged";
+    connection.send_frame(&Frame { masked: false, ..Frame::close(1011, forged) });
+    hop.said("bye");
+    let (mut connection, _) = upstream.accept();
+    connection.send("HTTP/1.1 500 bye\u{1b}[31m\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n");
+    let _ = upstream.accept();
+    let log = hop.stderr();
+    assert!(log.lines().all(|line| line.starts_with("20") && !line.starts_with("2026-01-01T00")), "{log}");
+    assert!(!log.contains('\u{1b}'), "{log}");
 }
 
 #[test]
@@ -779,19 +794,19 @@ fn broken_chunks_and_other_answers_do_not_stop_the_others() {
 fn a_link_that_lies_does_no_harm() {
     let epoch = "e000000000000000000000z";
     let huge = format!("p {epoch}-9007199254740991 18446744073709551615 0");
-    let lies: [&[&str]; 8] = [
+    let lies: [&[&str]; 9] = [
         &["p nonsense"],
         &[&huge],
         &["p e000000000000000000000z-5 1 7"],
         &["g e000000000000000000000z-9 e000000000000000000000z-1 18446744073709551615"],
         &["p e000000000000000000000z-9 1 0", "p e000000000000000000000z-3 1 0"],
         &["a e000000000000000000000z-1"],
+        &["e e000000000000000000000z-1"],
         &["u", "u", "u"],
         &["k e000000000000000000000z-9007199254740991.4294967294"],
     ];
     let headers = "Sec-WebSocket-Protocol: wsevent.v1\r\nWsevent: v1\r\nWsevent-Window: e000000000000000000000z-9 e000000000000000000000z-3\r\nWsevent-Path: x\r\nWsevent-Policy: nonsense\r\n";
     for lie in lies {
-        eprintln!("{lie:?}");
         let bad = Server::new();
         let hop = Wsevent::new(["--retry-max", "10ms", "--consume", &bad.address()]).serve();
         let (mut connection, _) = bad.accept_websocket(headers);
@@ -804,9 +819,12 @@ fn a_link_that_lies_does_no_harm() {
         let _ = connection.try_send(Frame { masked: false, ..Frame::close(1000, "") }.to_bytes());
         connection.read_to_end();
         let (mut again, _) = bad.accept_websocket("");
-        let mut reader = Raw::websocket(&hop.ws_url());
-        again.send_frame(&Frame::from_server(TEXT, "the truth"));
-        while reader.read_message().unwrap_or_else(|| panic!("{lie:?}: the reader was closed")).text() != "the truth" {}
+        // Who comes while the stream counts as ended is told so, and comes again.
+        eventually("the truth", || {
+            let mut reader = Raw::websocket(&hop.ws_url());
+            again.send_frame(&Frame::from_server(TEXT, "the truth"));
+            std::iter::from_fn(|| reader.read_message()).find(|frame| frame.text() == "the truth")
+        });
     }
 }
 
@@ -824,7 +842,7 @@ fn a_reader_that_waits_for_an_upstream_that_was_replaced_goes_on_with_the_new_on
         let (mut connection, _) = upstream.accept_websocket(&link(&format!("{first}-1 {first}-100")));
         connection.send_frame(&Frame::from_server(PING, format!("p {first}-1 1 0")));
         connection.send_frame(&Frame::from_server(TEXT, "one of a hundred"));
-        eventually("the first event", || hop.own("status").text().contains("\"events\":1,").then_some(()));
+        hop.has("events", 1);
         let mut reader = Raw::websocket(&hop.ws_url());
         drop(connection);
         let (mut connection, _) = upstream.accept_websocket(&headers);

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{
-    Running, Scratch, Wsevent, eventually, find_program,
+    Running, Scratch, Wsevent, bash, eventually, find_program,
     raw::{self, Server},
     root,
 };
@@ -171,7 +171,7 @@ fn every_websocket_client_answers_pings_and_so_stays() {
     let clients = WEBSOCKET_CLIENTS.map(|(name, start)| (name, start(&producer, &[]).start()));
     let websocat = websocat(&["-t", &producer.ws_url()]).piped().start();
     clients.iter().for_each(|(_, client)| drop(told(client, 1)));
-    eventually("websocat, too", || producer.own("status").text().contains("\"readers\":4,").then_some(()));
+    producer.has("readers", 4);
     scratch.file("go", "");
     for (name, client) in clients {
         let expected: Vec<Value> = (1..=6).map(|n| json!(["text", n.to_string()])).collect();
@@ -180,6 +180,20 @@ fn every_websocket_client_answers_pings_and_so_stays() {
         end(client);
     }
     eventually("websocat's last event", || websocat.stdout().ends_with("6\n").then_some(()));
+}
+
+/// curl does the upgrade and no more. Its kernel acknowledges what comes.
+#[test]
+fn a_client_that_cannot_answer_pings_stays() {
+    let scratch = Scratch::new();
+    let events = "for i in 1 2 3 4 5 6; do echo $i; sleep 1; done; echo the end";
+    let command = format!("exec:until [ -e {} ]; do sleep 0.1; done; {events}", scratch.arg("go"));
+    let producer = Wsevent::line("--ping-interval 1s --keep-open --produce").arg(command).serve();
+    let upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: x", "Sec-WebSocket-Version: 13"];
+    let curl = curl(&[producer.url()]).args(upgrade.iter().flat_map(|header| ["-H", header])).start();
+    producer.has("readers", 1);
+    scratch.file("go", "");
+    eventually("the last event", || curl.stdout().contains("the end").then_some(()));
 }
 
 #[test]
@@ -263,7 +277,7 @@ fn event_sources_lose_nothing_when_a_hop_is_killed() {
 fn a_page_reads_the_history() {
     let mut producer = producer("");
     producer.write("{\"a\":1}\ntext\n");
-    eventually("two events", || producer.own("status").text().contains("\"events\":2,").then_some(()));
+    producer.has("events", 2);
     let client = page(&own_page(&producer), "history", producer.url()).start();
     assert_eq!(told(&client, 1), [json!(["history", [{"a": 1}, "text"]])]);
     end(client);
@@ -317,7 +331,7 @@ fn curl_reads_an_event_stream() {
 fn curl_reads_ndjson_and_ends_well_at_the_end() {
     let mut producer = producer("");
     let mut curl = curl(&["-H", "Accept: application/x-ndjson", producer.url()]).start();
-    eventually("a reader", || producer.own("status").text().contains("\"readers\":1,").then_some(()));
+    producer.has("readers", 1);
     producer.write("one\n{\"a\":1}\n");
     let lines: Vec<Value> = curl.lines(2).iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!((&lines[0]["data"], &lines[1]["data"]), (&json!("one"), &json!("{\"a\":1}")));
@@ -347,7 +361,7 @@ fn curl_resumes_behind_an_id() {
 fn curl_pages_through_the_history_and_polls() {
     let mut producer = producer("");
     producer.write((1..=250).map(|n| format!("{n}\n")).collect::<String>());
-    eventually("all events", || producer.own("status").text().contains("\"events\":250,").then_some(()));
+    producer.has("events", 250);
     let page = |query: &str| {
         let mut curl = curl(&["--include", &format!("{}?{query}", producer.url())]).start();
         assert_eq!(curl.wait(), 0);
@@ -399,7 +413,7 @@ fn curl_publishes() {
 fn curl_uses_one_connection_for_many_requests() {
     let mut producer = producer("");
     producer.write("one\n");
-    eventually("an event", || producer.own("status").text().contains("\"events\":1,").then_some(()));
+    producer.has("events", 1);
     let url = producer.url();
     let mut twice = curl(&["-w", " %{num_connects} ", url, url, &format!("{url}/wrong"), url]).start();
     assert_eq!(twice.wait(), 0);
@@ -413,7 +427,7 @@ fn curl_uses_one_connection_for_many_requests() {
 fn curl_speaks_http_1_0_too() {
     let mut producer = producer("");
     let mut curl = curl(&["--http1.0", "-H", "Accept: text/event-stream", producer.url()]).start();
-    eventually("a reader", || producer.own("status").text().contains("\"readers\":1,").then_some(()));
+    producer.has("readers", 1);
     producer.write("one\n");
     producer.close_stdin();
     assert_eq!(curl.wait(), 0);
@@ -453,6 +467,43 @@ fn websocat_can_be_consumed() {
     consumer.said("connected");
     websocat.write("one\ntwo\n");
     assert_eq!(consumer.lines(2), ["one", "two"]);
+}
+
+/// A certificate authority of one's own, and a server certificate by it.
+fn private_ca(scratch: &Scratch) -> (String, String, String) {
+    let [ca_key, ca, key, request, certificate, names] =
+        ["ca.key", "ca.pem", "server.key", "server.csr", "server.pem", "names"].map(|name| scratch.arg(name));
+    scratch.file("names", "subjectAltName=DNS:localhost\n");
+    let new_key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    let done = bash(&format!(
+        "set -e; openssl req -x509 {new_key} -keyout {ca_key} -out {ca} -days 2 -subj /CN=private
+         openssl req {new_key} -keyout {key} -out {request} -subj /CN=localhost
+         openssl x509 -req -in {request} -CA {ca} -CAkey {ca_key} -CAcreateserial -days 2 -extfile {names} -out {certificate}"
+    ));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    (ca, certificate, key)
+}
+
+#[test]
+fn servers_with_a_private_ca_are_trusted_when_told_so() {
+    program("openssl", "sudo apt-get install openssl");
+    let scratch = Scratch::new();
+    let (ca, certificate, key) = private_ca(&scratch);
+    let (_server, url) = server(python("websockets_server.py").args([&certificate, &key]));
+    assert!(url.starts_with("wss://localhost:"), "{url}");
+    let consumer =
+        |url: &str, options: &[&str]| Wsevent::new(["--no-serve", "--retries=0", "--consume", url]).args(options).run();
+    let trusting = consumer(&url, &["--ca", &ca, "--count", "1"]);
+    assert_eq!((trusting.code, trusting.stdout.as_str()), (0, "text: ä\n"), "{}", trusting.stderr);
+    let wary = consumer(&url, &[]);
+    assert_eq!((wary.code, wary.stdout.as_str()), (69, ""), "{}", wary.stderr);
+    assert!(wary.stderr.contains("certificate"), "{}", wary.stderr);
+    let other_name = consumer(&url.replace("localhost", "127.0.0.1"), &["--ca", &ca]);
+    assert_eq!((other_name.code, other_name.stdout.as_str()), (69, ""), "{}", other_name.stderr);
+    for (file, what) in [(scratch.file("empty", ""), "empty"), (scratch.arg("missing"), "missing")] {
+        let done = consumer(&url, &["--ca", &file]);
+        assert!(done.code != 0 && done.stderr.contains(&file), "{what}: {done:?}");
+    }
 }
 
 /// Its ids mean nothing to us: they go back to it, and events are numbered anew.

@@ -5,10 +5,10 @@ use std::{fs, path::Path};
 /// Modules by layer, lowest first: a module may use its own layer and those before it.
 const LAYERS: [&[&str]; 5] = [
     &["id", "units"],
-    &["event", "pins", "log", "topic", "matcher", "audience"],
-    &["link", "net", "sys", "tls", "stage", "site", "proto", "source"],
+    &["event", "pins", "log", "tally", "topic", "matcher", "audience"],
+    &["link", "net", "sys", "files", "tls", "token", "stage", "site", "proto", "source"],
     &["cli", "plan"],
-    &["app"],
+    &["app", "trace"],
 ];
 
 /// Words that must not stand in the core's code: it opens no socket, reads no flag, names no protocol.

@@ -887,6 +887,24 @@ fn links_10_what_a_finished_reader_acknowledged_stays_acknowledged() {
 }
 
 #[test]
+fn links_21_the_pins_of_one_reader_that_came_again_too_soon_do_not_stay_behind() {
+    let log = Log::new(Numbering::Own(epoch(0)), limits(1000));
+    log.block(1, GRACE);
+    log.publish(events(&["a".into(), "b".into(), "c".into()]), vec![], 0);
+    let me = || Some("me".to_owned());
+    let first = log.pin(0, me()).expect("the policy is block");
+    log.ack(first, 1);
+    // Its next connection is there before anybody noticed that the first is gone.
+    let second = log.pin(1, me()).expect("the policy is block");
+    log.unpin(first, false);
+    log.ack(second, 3);
+    log.unpin(second, true);
+    log.expire_pins(Instant::now() + GRACE);
+    assert_eq!(log.acknowledged(), Some(whole(0, 3)));
+    assert!(log.is_drained());
+}
+
+#[test]
 fn links_20_a_reader_that_starts_behind_the_first_event_does_not_release_it() {
     let log = Log::new(Numbering::Own(epoch(0)), limits(3));
     log.block(1, GRACE);

@@ -242,6 +242,21 @@ fn a_path_is_the_same_with_and_without_its_leading_slash() {
 }
 
 #[test]
+fn a_path_may_have_letters_of_any_language() {
+    let mut producer = Wsevent::line("--produce - --slow-reader disconnect --serve-path größe/日本").piped().serve();
+    producer.write("one\n");
+    let path = "größe/日本";
+    let consumed = Wsevent::new(["--consume-address", &producer.address(), "--consume-path", path, "--no-serve"])
+        .args(["--since", "oldest", "--count", "1"])
+        .run();
+    assert_eq!((consumed.code, consumed.stdout.as_str()), (0, "one\n"), "{}", consumed.stderr);
+    for spelled in ["gr%C3%B6%C3%9Fe/%E6%97%A5%E6%9C%AC", "gr%c3%b6%c3%9fe/%e6%97%a5%e6%9c%ac"] {
+        let url = format!("http://{}/{spelled}", producer.address());
+        assert_eq!(raw::get(&url).status, 200, "{url}");
+    }
+}
+
+#[test]
 fn localhost_is_both_address_families() {
     let producer = Wsevent::line("--produce -").piped().serve();
     for host in ["127.0.0.1", "[::1]"] {

@@ -1,22 +1,26 @@
 //! The HTTP server: everything that is not a plain stream subscription on a fresh connection.
 
 use super::{
-    admin, history, listen, publish,
-    stream::Steps,
+    admin::{self, Door},
+    auth, history,
+    listen::{self, Opened},
+    publish,
+    stream::{Step, Steps},
     subscribe::{self, Peer, Refusal, Subscription},
     wire::Wire,
 };
-use crate::site::Site;
+use crate::{id::Id, link::END_TRAILER, site::Site, tls::Stream};
 use bytes::{Buf, Bytes};
-use futures_util::StreamExt;
+use futures_util::stream;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode, Version,
     body::{Frame, Incoming},
-    header::{self, HeaderValue},
+    header::{self, HeaderName, HeaderValue},
+    http::request::Parts,
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{
     any::Any,
     convert::Infallible,
@@ -27,17 +31,18 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// The connection's slot, handed on when it turns into a stream.
 type Permit = Arc<Mutex<Option<Box<dyn Any + Send>>>>;
 
-/// A comment on an idle stream after this long.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Requests at once on one HTTP/2 connection: each may be a reader.
+const MAX_STREAMS: u32 = 100;
+/// Bytes of header fields in one HTTP/2 request.
+const MAX_FIELDS: u32 = 32 << 10;
+/// An HTTP/2 connection is asked whether it is there.
+const PING_EVERY: Duration = Duration::from_secs(25);
 
 /// Serves a connection whose first bytes were read already.
 ///
@@ -45,37 +50,55 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// What ended the connection early.
 pub async fn serve(
     site: Arc<Site>,
-    stream: TcpStream,
+    stream: Stream,
     peer: SocketAddr,
     early: Bytes,
     permit: Box<dyn Any + Send>,
 ) -> io::Result<()> {
+    let (http2, door) = (stream.is_http2(), Door(stream.socket().local_addr().ok()));
     let io = TokioIo::new(Rewound { early, stream });
     let permit: Permit = Arc::new(Mutex::new(Some(permit)));
     let timeout = site.rules.handshake_timeout;
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer.ip()));
+        request.extensions_mut().insert(door);
         let (site, permit) = (site.clone(), permit.clone());
-        async move { Ok::<_, Infallible>(respond(site, request, permit).await) }
+        async move { Ok::<_, Infallible>(respond(site, request, permit, peer).await) }
     });
+    if http2 {
+        let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        server.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_FIELDS);
+        server.keep_alive_interval(PING_EVERY);
+        return server.serve_connection(io, service).await.map_err(io::Error::other);
+    }
     let mut server = hyper::server::conn::http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(timeout).max_buf_size(64 << 10);
     server.serve_connection(io, service).with_upgrades().await.map_err(io::Error::other)
 }
 
-async fn respond(site: Arc<Site>, request: Request<Incoming>, permit: Permit) -> Response<Body> {
-    route(site, request, permit).await.unwrap_or_else(|refusal| refused(&refusal))
+async fn respond(site: Arc<Site>, request: Request<Incoming>, permit: Permit, peer: SocketAddr) -> Response<Body> {
+    // Over HTTP/1.1 the server leaves the body out by itself.
+    let head = request.method() == Method::HEAD && request.version() == Version::HTTP_2;
+    let response = route(site, request, permit, peer).await.unwrap_or_else(|refusal| refused(&refusal));
+    if head { response.map(|_| empty()) } else { response }
 }
 
-async fn route(site: Arc<Site>, mut request: Request<Incoming>, permit: Permit) -> Result<Response<Body>, Refusal> {
+async fn route(
+    site: Arc<Site>,
+    mut request: Request<Incoming>,
+    permit: Permit,
+    peer: SocketAddr,
+) -> Result<Response<Body>, Refusal> {
     let upgrade = hyper::upgrade::on(&mut request);
-    let (parts, body) = request.into_parts();
-    if let Some(answer) = admin::answer(&site, &parts)? {
+    let (mut parts, body) = request.into_parts();
+    name_host(&mut parts);
+    auth::admit(&site, &mut parts)?;
+    if let Some(answer) = admin::answer(&site, &parts).await? {
         return Ok(json_answer(StatusCode::OK, answer.headers, answer.body));
     }
     if let Some(wire) = subscribe::wanted_wire(&parts) {
         let subscription = subscribe::subscribe(&site, &parts, wire).await?;
-        return Ok(open_stream(site, subscription, upgrade, permit));
+        return Ok(open_stream(site, subscription, upgrade, permit, peer));
     }
     match parts.method {
         Method::GET | Method::HEAD => {
@@ -95,12 +118,21 @@ async fn route(site: Arc<Site>, mut request: Request<Incoming>, permit: Permit) 
     }
 }
 
-/// A stream behind another request: WebSockets go to a shard after all, the others are written from here.
+/// HTTP/2 says in another place whom it asks (RFC 9113 §8.3.1).
+fn name_host(parts: &mut Parts) {
+    let authority = parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    if let Some(authority) = authority.filter(|_| parts.version == Version::HTTP_2) {
+        parts.headers.entry(header::HOST).or_insert(authority);
+    }
+}
+
+/// A stream behind another request: WebSockets leave this server after all, the others are written from here.
 fn open_stream(
     site: Arc<Site>,
     subscription: Subscription,
     upgrade: hyper::upgrade::OnUpgrade,
     permit: Permit,
+    peer: SocketAddr,
 ) -> Response<Body> {
     let mut response = Response::builder().status(subscription.status);
     if let Some(headers) = response.headers_mut() {
@@ -110,16 +142,46 @@ fn open_stream(
         tokio::spawn(async move {
             let Ok(upgraded) = upgrade.await else { return };
             let Ok(parts) = upgraded.downcast::<TokioIo<Rewound>>() else { return };
-            let Ok(socket) = parts.io.into_inner().stream.into_std() else { return };
+            let Rewound { early, stream } = parts.io.into_inner();
             let permit = permit.lock().unwrap_or_else(|p| p.into_inner()).take().unwrap_or_else(|| Box::new(()));
-            listen::hand_over(&site, socket, subscription, Bytes::new(), false, parts.read_buf, permit);
+            let early = [parts.read_buf, early].concat().into();
+            let _ = listen::hand_over(
+                &site,
+                stream,
+                subscription,
+                Opened { head: Bytes::new(), chunked: false, early },
+                permit,
+            );
         });
         return response.body(empty()).unwrap_or_default();
     }
-    let Subscription { topic, wire, since, .. } = subscription;
-    debug_assert!(matches!(wire, Wire::Sse | Wire::Ndjson));
-    let pieces = Steps::new(topic, wire, since, KEEP_ALIVE).pieces().map(|piece| Ok(Frame::data(piece)));
-    response.body(StreamBody::new(pieces).boxed_unsync()).unwrap_or_default()
+    debug_assert!(matches!(subscription.wire, Wire::Sse | Wire::Ndjson));
+    let body = Going::On(Box::new(Steps::new(site.tasks.clone(), subscription, Some(peer))));
+    let frames = stream::unfold(body, |body| async { body.next().await.map(|(frame, body)| (Ok(frame), body)) });
+    response.body(StreamBody::new(frames).boxed_unsync()).unwrap_or_default()
+}
+
+/// A stream as a body: its pieces; where it has ended, its last position as a trailer field (LINKS 18).
+enum Going {
+    On(Box<Steps>),
+    Ended(Option<Id>),
+}
+
+impl Going {
+    async fn next(self) -> Option<(Frame<Bytes>, Going)> {
+        match self {
+            Going::On(mut steps) => match steps.next(true).await {
+                Step::Piece(piece) => Some((Frame::data(piece), Going::On(steps))),
+                Step::Last(piece, position) => Some((Frame::data(piece), Going::Ended(position))),
+                Step::Gone(_) => None,
+            },
+            Going::Ended(position) => {
+                let value = HeaderValue::from_str(&position?.to_string()).ok()?;
+                let trailers = HeaderMap::from_iter([(HeaderName::from_static(END_TRAILER), value)]);
+                Some((Frame::trailers(trailers), Going::Ended(None)))
+            }
+        }
+    }
 }
 
 fn empty() -> Body {
@@ -158,7 +220,7 @@ fn preflight(site: &Site, asked: &HeaderMap) -> Response<Body> {
 /// A connection whose first bytes were taken out and are given back.
 struct Rewound {
     early: Bytes,
-    stream: TcpStream,
+    stream: Stream,
 }
 
 impl AsyncRead for Rewound {

@@ -4,12 +4,12 @@
 //! were read already. Handshakes run in a task each, under a deadline, so that a slow one delays nobody.
 
 use super::{
-    http,
+    auth, http, secure,
     shard::Reader,
     subscribe::{self, Peer, Refusal, Subscription},
     wire::Wire,
 };
-use crate::site::Site;
+use crate::{site::Site, tls::Stream};
 use bytes::{Bytes, BytesMut};
 use hyper::{HeaderMap, Request, StatusCode, Version, http::request::Parts};
 use std::{any::Any, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -17,7 +17,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::debug;
 
@@ -54,6 +54,8 @@ pub async fn run(site: Arc<Site>, listener: TcpListener, mut stop: watch::Receiv
                     }
                 });
             }
+            // Nothing can be said in plain text there.
+            Err(_) if site.tls.is_some() => {}
             Err(_) => {
                 if let Ok(turn) = refusals.clone().try_acquire_owned() {
                     tokio::spawn(async move {
@@ -67,7 +69,8 @@ pub async fn run(site: Arc<Site>, listener: TcpListener, mut stop: watch::Receiv
 }
 
 /// `--max-connections` is reached.
-async fn turn_away(mut stream: TcpStream) -> io::Result<()> {
+async fn turn_away(stream: TcpStream) -> io::Result<()> {
+    let mut stream = Stream::Plain(stream);
     let _ = read_head(&mut stream, &mut BytesMut::new()).await?;
     let busy = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     stream.write_all(busy.as_bytes()).await?;
@@ -75,22 +78,22 @@ async fn turn_away(mut stream: TcpStream) -> io::Result<()> {
 }
 
 /// Serves one connection from its first byte.
-async fn greet(
-    site: Arc<Site>,
-    mut stream: TcpStream,
-    peer: SocketAddr,
-    permit: Box<dyn Any + Send>,
-) -> io::Result<()> {
+async fn greet(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, permit: Box<dyn Any + Send>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     socket2::SockRef::from(&stream).set_keepalive(true)?;
+    let deadline = Instant::now() + site.rules.handshake_timeout;
+    let mut stream = timeout_at(deadline, shake_hands(&site, stream)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    if stream.is_http2() {
+        return http::serve(site, stream, peer, Bytes::new(), permit).await;
+    }
     let mut buf = BytesMut::with_capacity(1024);
-    let head = timeout(site.rules.handshake_timeout, read_head(&mut stream, &mut buf));
+    let head = timeout_at(deadline, read_head(&mut stream, &mut buf));
     let parts = match head.await {
         Ok(Ok(Some((mut parts, len)))) => {
             parts.extensions.insert(Peer(peer.ip()));
             if let Some(wire) = subscribe::wanted_wire(&parts) {
                 let early = buf.split_off(len).freeze();
-                return open_stream(&site, stream, &parts, wire, early, permit).await;
+                return open_stream(&site, stream, parts, wire, early, permit).await;
             }
             parts
         }
@@ -115,35 +118,64 @@ async fn greet(
     http::serve(site, stream, peer, buf.freeze(), permit).await
 }
 
+async fn shake_hands(site: &Site, stream: TcpStream) -> io::Result<Stream> {
+    match &site.tls {
+        None => Ok(Stream::Plain(stream)),
+        Some(identity) => identity.get().accept(stream).await,
+    }
+}
+
 async fn open_stream(
     site: &Site,
-    mut stream: TcpStream,
-    parts: &Parts,
+    mut stream: Stream,
+    mut parts: Parts,
     wire: Wire,
     early: Bytes,
     permit: Box<dyn Any + Send>,
 ) -> io::Result<()> {
-    let subscription = match subscribe::subscribe(site, parts, wire).await {
+    let accepted = match auth::admit(site, &mut parts) {
+        Ok(()) => subscribe::subscribe(site, &parts, wire).await,
+        Err(refusal) => Err(refusal),
+    };
+    let subscription = match accepted {
         Ok(subscription) => subscription,
         Err(refusal) => return refuse(&mut stream, &refusal, parts.version == Version::HTTP_10).await,
     };
     let chunked = !subscription.wire.is_websocket() && parts.version == Version::HTTP_11;
     let head = head_text(subscription.status, &subscription.headers, chunked, subscription.wire);
-    hand_over(site, stream.into_std()?, subscription, head, chunked, early, permit);
-    Ok(())
+    hand_over(site, stream, subscription, Opened { head, chunked, early }, permit)
 }
 
-/// Gives a connection to a shard.
+/// What belongs to a connection on which a stream begins.
+pub struct Opened {
+    /// The answer's head, to be sent first.
+    pub head: Bytes,
+    /// Whether the body goes in chunks (HTTP/1.1) or ends with the connection (HTTP/1.0).
+    pub chunked: bool,
+    /// What the peer sent behind its request already.
+    pub early: Bytes,
+}
+
+/// Gives a connection to a shard, or to a task of its own.
+///
+/// # Errors
+/// When the system does not let go of the socket.
 pub fn hand_over(
     site: &Site,
-    socket: std::net::TcpStream,
+    stream: Stream,
     subscription: Subscription,
-    head: Bytes,
-    chunked: bool,
-    early: Bytes,
+    opened: Opened,
     permit: Box<dyn Any + Send>,
-) {
-    let Subscription { topic, wire, start, since, viewer, owner, may_publish, .. } = subscription;
+) -> io::Result<()> {
+    let socket = match stream {
+        Stream::Plain(socket) => socket.into_std()?,
+        stream => {
+            secure::spawn(site, stream, subscription, opened, permit);
+            return Ok(());
+        }
+    };
+    let Opened { head, chunked, early } = opened;
+    let Subscription { topic, wire, start, since, viewer, owner, may_publish, expires, .. } = subscription;
     let skip = topic.policy() == crate::topic::Policy::DropOldest;
     site.shards.serve(Reader {
         socket,
@@ -158,8 +190,10 @@ pub fn hand_over(
         owner,
         may_publish,
         skip,
+        expires,
         permit,
     });
+    Ok(())
 }
 
 fn head_text(status: StatusCode, headers: &HeaderMap, chunked: bool, wire: Wire) -> Bytes {
@@ -179,7 +213,7 @@ fn head_text(status: StatusCode, headers: &HeaderMap, chunked: bool, wire: Wire)
     text.into()
 }
 
-async fn refuse(stream: &mut TcpStream, refusal: &Refusal, old: bool) -> io::Result<()> {
+async fn refuse(stream: &mut Stream, refusal: &Refusal, old: bool) -> io::Result<()> {
     let body = refusal_body(refusal);
     let mut text = BytesMut::from(&head_text(refusal.status, &refusal.headers, false, Wire::Sse)[..]);
     text.truncate(text.len() - 2);
@@ -209,7 +243,7 @@ pub fn refusal_body(refusal: &Refusal) -> String {
 }
 
 /// Reads until the head is whole: the parsed request and the head's length. `None` when the peer left before a byte.
-async fn read_head(stream: &mut TcpStream, buf: &mut BytesMut) -> io::Result<Option<(Parts, usize)>> {
+async fn read_head(stream: &mut Stream, buf: &mut BytesMut) -> io::Result<Option<(Parts, usize)>> {
     loop {
         if let Some(found) = parse_head(buf)? {
             return Ok(Some(found));

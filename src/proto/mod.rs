@@ -1,12 +1,14 @@
 //! How readers are served and upstreams are read.
 
 pub mod admin;
+pub mod auth;
 pub mod history;
 pub mod http;
 pub mod json;
 pub mod listen;
 pub mod print;
 pub mod publish;
+pub mod secure;
 pub mod shard;
 pub mod sse;
 pub mod stream;

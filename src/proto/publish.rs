@@ -1,6 +1,9 @@
 //! POST to a topic's URL: one event per body, or one per NDJSON line.
 
-use super::subscribe::{self, Refusal, query_pairs};
+use super::{
+    auth,
+    subscribe::{self, Refusal, query_pairs},
+};
 use crate::{
     audience,
     event::{Attrs, Event},
@@ -23,7 +26,7 @@ const MAX_NDJSON: usize = 16 << 20;
 /// 404, 405 where peers may not publish, 413 over the limit, 400 for a body without an event.
 pub async fn publish(site: &Site, parts: &Parts, body: Incoming) -> Result<Value, Refusal> {
     let topic = subscribe::find_topic(site, parts)?;
-    if !site.rules.accept_publish {
+    if !auth::may_publish(site, parts) {
         let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "publishing is off here: see --accept-publish");
         return Err(refusal.with(header::ALLOW, "GET"));
     }

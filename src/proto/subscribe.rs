@@ -1,6 +1,6 @@
 //! From a request to a stream subscription: what is asked, whether it is allowed, and the answer's head.
 
-use super::wire::Wire;
+use super::{auth, wire::Wire};
 use crate::{
     audience::{self, Viewer},
     id::Since,
@@ -16,7 +16,11 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
 };
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use url::form_urlencoded;
 
@@ -67,6 +71,8 @@ pub struct Subscription {
     pub owner: Option<String>,
     /// Whether its messages are published.
     pub may_publish: bool,
+    /// When its token ends.
+    pub expires: Option<Instant>,
 }
 
 /// How the request wants to read; `None` when it is no stream subscription.
@@ -139,10 +145,11 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
     }
     describe(site, &topic, wire, &mut headers);
     allow_origin(&site.rules, &parts.headers, &mut headers);
-    let may_publish = wire == Wire::Ws && site.rules.accept_publish;
-    let viewer = Arc::new(viewer(parts, Some(wire), is_trusted_hop(parts, wire))?);
+    let may_publish = wire == Wire::Ws && auth::may_publish(site, parts);
+    let viewer = Arc::new(viewer(parts, Some(wire), is_trusted_hop(site, parts, wire))?);
     let start = topic.log.seek(since.as_ref(), now_ms());
-    Ok(Subscription { topic, wire, start, since, status, headers, viewer, owner, may_publish })
+    let expires = auth::expiry(parts);
+    Ok(Subscription { topic, wire, start, since, status, headers, viewer, owner, may_publish, expires })
 }
 
 /// Every query parameter is metadata; `match` is also the reader's own filter.
@@ -162,7 +169,10 @@ pub fn viewer(parts: &Parts, wire: Option<Wire>, relay: bool) -> Result<Viewer, 
 
 /// LINKS 24: events for others go only to a link with the right to them. Without any access control that is a link
 /// from this machine that is no web page, and that does not say by metadata whom it reads for.
-fn is_trusted_hop(parts: &Parts, wire: Wire) -> bool {
+fn is_trusted_hop(site: &Site, parts: &Parts, wire: Wire) -> bool {
+    if let Some(relay) = auth::is_relay(site, parts) {
+        return wire == Wire::Link && relay;
+    }
     let local = parts.extensions.get::<Peer>().is_some_and(|peer| peer.0.to_canonical().is_loopback());
     let anonymous = query_pairs(parts).all(|(name, _)| matches!(name.as_str(), "since" | "last_event_id" | "match"));
     wire == Wire::Link && local && anonymous && !parts.headers.contains_key(header::ORIGIN)
@@ -196,6 +206,9 @@ fn upgrade(parts: &Parts, headers: &mut HeaderMap) -> Result<Wire, Refusal> {
     if has_token(asked, header::SEC_WEBSOCKET_PROTOCOL, link::SUBPROTOCOL) {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(link::SUBPROTOCOL));
         return Ok(Wire::Link);
+    }
+    if has_token(asked, header::SEC_WEBSOCKET_PROTOCOL, link::PLAIN_SUBPROTOCOL) {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(link::PLAIN_SUBPROTOCOL));
     }
     Ok(Wire::Ws)
 }
@@ -308,6 +321,15 @@ fn is_allowed(rules: &Rules, origin: &str) -> bool {
     rules.allow_origin.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
 }
 
+/// Whether the request comes from no page at all, or from one of the same origin or of an origin that was named: what a
+/// browser sends along by itself counts for these only.
+pub fn is_named_origin(rules: &Rules, headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+    let named = |origin: &str| rules.allow_origin.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin));
+    origin.to_str().is_ok_and(|origin| is_same_origin(origin, host) || named(origin))
+}
+
 /// The authority of the origin is the Host; default ports may be left out on either side.
 fn is_same_origin(origin: &str, host: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
@@ -321,6 +343,9 @@ pub fn allow_origin(rules: &Rules, asked: &HeaderMap, headers: &mut HeaderMap) {
     let origin = asked.get(header::ORIGIN);
     if let Some(origin) = origin.filter(|origin| origin.to_str().is_ok_and(|origin| is_allowed(rules, origin))) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        if is_named_origin(rules, asked) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
         headers.insert(header::VARY, HeaderValue::from_static("Origin"));
     }
 }

@@ -116,6 +116,8 @@ pub enum Farewell {
     Restart(u64),
     /// See [`GoAway`].
     GoAway(GoAway),
+    /// The token that let the reader in has ended.
+    Expired,
     /// The peer broke a rule.
     Fault(frame::Fault),
     /// The peer closed first: its code comes back (RFC 6455 §5.5.1).
@@ -128,6 +130,7 @@ impl Farewell {
             Farewell::Done => frame::code::DONE,
             Farewell::Restart(_) => frame::code::RESTART,
             Farewell::GoAway(_) => frame::code::TRY_LATER,
+            Farewell::Expired => frame::code::POLICY,
             Farewell::Fault(fault) => fault.code,
             Farewell::Echo(code) => *code,
         }
@@ -139,6 +142,7 @@ impl Farewell {
             Farewell::Done => String::new(),
             Farewell::Restart(_) => "restart".into(),
             Farewell::GoAway(why) => why.to_text(),
+            Farewell::Expired => "token expired".into(),
             Farewell::Fault(fault) => fault.reason.into(),
             Farewell::Echo(_) => String::new(),
         }

@@ -1,6 +1,6 @@
 //! From an upstream into a topic: whose numbers count, what was seen already, where to resume.
 
-use super::cursor::CursorFile;
+use super::{cursor::CursorFile, health::Health};
 use crate::{
     event::{Batch, Event, Run, Seqs},
     id::{Epoch, Id, Seq, Since},
@@ -39,6 +39,8 @@ pub struct Feed {
     passed: VecDeque<(u64, Id)>,
     /// Where the position survives this process.
     cursor_file: Option<CursorFile>,
+    /// Where the position can be seen.
+    pub health: Arc<Health>,
 }
 
 impl Feed {
@@ -56,6 +58,7 @@ impl Feed {
             misfits: 0,
             passed: VecDeque::new(),
             cursor_file: None,
+            health: Arc::default(),
         }
     }
 
@@ -149,6 +152,7 @@ impl Feed {
             self.renumber(Batch::new(first.epoch, seqs, time, run, Vec::new()));
         }
         self.passed(last);
+        self.health.took_event();
         self.note();
     }
 
@@ -157,6 +161,7 @@ impl Feed {
         if !self.keeps {
             self.passed.push_back((self.topic.log.end(), position.clone()));
         }
+        self.health.passed(&position);
         self.position = Some(position);
     }
 
@@ -216,6 +221,7 @@ impl Feed {
             let last = seqs.last().copied().unwrap_or(id.seq);
             self.numbered(&id.epoch, seqs, &batch, time);
             self.passed(Id { epoch: id.epoch, seq: last });
+            self.health.took_event();
         }
         self.note();
     }
@@ -271,6 +277,7 @@ impl Feed {
 
     /// The newest id of an upstream that numbers in its own way.
     pub fn set_foreign_id(&mut self, id: String) {
+        self.health.passed_foreign(&id);
         self.foreign = Some(id);
         self.note();
     }

@@ -69,12 +69,12 @@ async fn ask(upstream: &Upstream, feed: &Feed) -> Result<(Response<Incoming>, to
     for _ in 0..=MAX_REDIRECTS {
         let io = upstream.dialer.dial(&url).await?;
         let shake = hyper::client::conn::http1::handshake(TokioIo::new(io)).await;
-        let (mut sender, connection) = shake.map_err(|error| Failure::lost(&error))?;
+        let (mut sender, connection) = shake?;
         let driver = tokio::spawn(async move {
             let _ = connection.await;
         });
         let sent = tokio::time::timeout(upstream.dialer.timeout, sender.send_request(request(upstream, feed, &url)?));
-        let response = sent.await.map_err(|_| Failure::lost(&"no answer in time"))?.map_err(|e| Failure::lost(&e))?;
+        let response = sent.await.map_err(|_| Failure::lost(&"no answer in time"))??;
         if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
             return Ok((response, driver));
         }
@@ -86,7 +86,7 @@ async fn ask(upstream: &Upstream, feed: &Feed) -> Result<(Response<Incoming>, to
 }
 
 /// `sse+http` and `ndjson+http` say what to ask for; the connection is plain HTTP.
-fn plain(url: &Url) -> Url {
+pub fn plain(url: &Url) -> Url {
     let text = url.as_str();
     text.split_once('+')
         .filter(|(kind, _)| matches!(*kind, "sse" | "ndjson"))
@@ -113,21 +113,13 @@ fn request(upstream: &Upstream, feed: &Feed, url: &Url) -> Result<Request<Empty<
     if let Some(id) = resume {
         request = request.header("last-event-id", id);
     }
-    for (name, value) in authorization(&url).iter().chain(&upstream.headers) {
-        let pair = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value));
+    for (name, value) in upstream.credentials.lines(&upstream.url, &url)? {
+        let pair = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value));
         if let (Ok(name), Ok(value)) = pair {
             request = request.header(name, value);
         }
     }
     request.body(Empty::new()).map_err(|error| Failure::NoStream(error.to_string()))
-}
-
-/// Credentials in the URL as a header (RFC 7617).
-pub fn authorization(url: &Url) -> Option<(String, String)> {
-    let (user, password) = (url.username(), url.password());
-    let text = format!("{user}:{}", password.unwrap_or(""));
-    let known = !user.is_empty() || password.is_some();
-    known.then(|| ("Authorization".into(), format!("Basic {}", BASE64.encode(text.as_bytes()))))
 }
 
 /// An answer other than the asked stream.
@@ -169,7 +161,7 @@ async fn read(
         let frame = match tokio::time::timeout(idle, body.frame()).await {
             Err(_) => return Err(Failure::Lost("silent for too long".into(), retry)),
             Ok(None) => return Err(Failure::Lost("the stream was closed".into(), retry)),
-            Ok(Some(Err(error))) => return Err(Failure::Lost(error.to_string(), retry)),
+            Ok(Some(Err(error))) => return Err(Failure::from(error).not_before(retry)),
             Ok(Some(Ok(frame))) => frame,
         };
         if ours && frame.trailers_ref().is_some_and(|trailers| trailers.contains_key(link::END_TRAILER)) {

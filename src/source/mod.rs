@@ -1,8 +1,10 @@
 //! What keeps a topic supplied.
 
+pub mod credentials;
 pub mod cursor;
 pub mod exec;
 pub mod feed;
+pub mod health;
 pub mod http;
 pub mod lines;
 pub mod random;

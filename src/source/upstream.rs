@@ -1,10 +1,16 @@
 //! An upstream and the patience with it: connect, read, lose, wait, resume.
 
-use super::{feed::Feed, http, ws};
-use crate::net::{Dialer, redacted};
+use super::{
+    credentials::Credentials,
+    feed::Feed,
+    health::{Health, State},
+    http, ws,
+};
+use crate::net::{self, Dialer, redacted};
 use rand::RngExt;
 use std::{
     io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
@@ -15,14 +21,16 @@ use url::Url;
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 /// A connection that held for so long starts the delays anew.
 const STABLE: Duration = Duration::from_secs(5);
+/// Different failures that are logged until it answers again; what a peer says can vary for ever.
+const MAX_TOLD: usize = 8;
 
 /// What is consumed, and how.
 #[derive(Clone)]
 pub struct Upstream {
     /// `ws wss http https`, the latter also as `sse+…` and `ndjson+…`.
     pub url: Url,
-    /// More request headers.
-    pub headers: Vec<(String, String)>,
+    /// What it is shown about us.
+    pub credentials: Credentials,
     /// How to connect.
     pub dialer: Dialer,
     /// Names this process.
@@ -41,6 +49,8 @@ pub struct Upstream {
     pub terminal: bool,
     /// Adopt the upstream's `block` policy: how many readers to await, how long to keep a departed one's pin.
     pub adopt_block: Option<(usize, Duration)>,
+    /// How it is doing.
+    pub health: Arc<Health>,
 }
 
 /// How one connection ended.
@@ -63,11 +73,27 @@ impl Failure {
     pub fn lost(error: &dyn std::fmt::Display) -> Self {
         Failure::Lost(error.to_string(), None)
     }
+
+    /// Waits at least that long.
+    pub fn not_before(self, wait: Option<Duration>) -> Self {
+        match self {
+            Failure::Lost(reason, None) => Failure::Lost(reason, wait),
+            other => other,
+        }
+    }
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Failure::lost(&error)
+        Failure::Lost(net::plain_words(&error), None)
+    }
+}
+
+impl From<hyper::Error> for Failure {
+    fn from(error: hyper::Error) -> Self {
+        use std::error::Error;
+        let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+        Failure::Lost(cause.map_or_else(|| error.to_string(), net::plain_words), None)
     }
 }
 
@@ -88,11 +114,15 @@ pub enum Outcome {
 pub async fn run(upstream: Upstream, mut feed: Feed, connected: watch::Sender<bool>) -> Outcome {
     let name = redacted(&upstream.url);
     let mut failures = 0u32;
-    let mut state = State::New;
+    let mut state = State::Connecting;
+    let mut told: Vec<String> = Vec::new();
+    feed.health = upstream.health.clone();
     loop {
         let began = Instant::now();
         let mut on_open = || {
-            state.change(State::Connected, || info!(upstream = %name, "connected"));
+            change(&mut state, State::Connected, || info!(upstream = %name, "connected"));
+            told.clear();
+            upstream.health.turn(state);
             connected.send_replace(true);
         };
         let ended = consume(&upstream, &mut feed, &mut on_open).await;
@@ -103,7 +133,7 @@ pub async fn run(upstream: Upstream, mut feed: Feed, connected: watch::Sender<bo
             Failure::Moved => continue,
             Failure::Ended if upstream.terminal => return Outcome::Ended,
             Failure::Ended => {
-                state.change(State::Ended, || info!(upstream = %name, "the stream has ended"));
+                change(&mut state, State::Ended, || info!(upstream = %name, "the stream has ended"));
                 feed.end();
                 failures = failures.max(3);
                 (String::new(), None)
@@ -115,11 +145,14 @@ pub async fn run(upstream: Upstream, mut feed: Feed, connected: watch::Sender<bo
         };
         let was_connected = state == State::Connected;
         if state != State::Ended {
-            state.change(
-                State::Down,
-                || warn!(upstream = %name, %reason, "{}", if was_connected { "lost" } else { "cannot connect" }),
-            );
+            upstream.health.fail(&reason);
+            state = State::Down;
+            if told.len() < MAX_TOLD && !told.contains(&reason) {
+                told.push(reason.clone());
+                warn!(upstream = %name, %reason, "{}", if was_connected { "lost" } else { "cannot connect" });
+            }
         }
+        upstream.health.turn(state);
         if upstream.retries.is_some_and(|retries| failures >= retries) {
             return Outcome::Unreachable(reason);
         }
@@ -138,21 +171,11 @@ async fn consume(upstream: &Upstream, feed: &mut Feed, on_open: &mut (dyn FnMut(
     ended.err().unwrap_or(Failure::Ended)
 }
 
-/// What the log lines tell apart: one line per change, not per attempt.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum State {
-    New,
-    Connected,
-    Down,
-    Ended,
-}
-
-impl State {
-    fn change(&mut self, to: State, tell: impl FnOnce()) {
-        if *self != to {
-            *self = to;
-            tell();
-        }
+/// One log line per change, not per attempt.
+fn change(state: &mut State, to: State, tell: impl FnOnce()) {
+    if *state != to {
+        *state = to;
+        tell();
     }
 }
 
@@ -204,6 +227,7 @@ impl Answer {
     /// [`Failure::Lost`] for a loop.
     pub fn apply(self, upstream: &Upstream, feed: &mut Feed) -> Result<Opened, Failure> {
         self.check_path(upstream, feed)?;
+        upstream.health.answered(self.ours, &self.path);
         if let (true, true, Some((awaited, grace))) = (self.ours, self.blocks, upstream.adopt_block) {
             feed.topic.block(awaited, grace);
         }

@@ -49,7 +49,7 @@ async fn shake_hands(
     io: &mut Box<dyn Io>,
 ) -> Result<(Answer, bool, BytesMut), Failure> {
     let key = generate_key();
-    io.write_all(request(upstream, feed, &key).as_bytes()).await?;
+    io.write_all(request(upstream, feed, &key)?.as_bytes()).await?;
     let mut buf = BytesMut::with_capacity(4096);
     loop {
         if let Some((answer, is_link, len)) = parse_answer(&buf, &key, upstream, feed)? {
@@ -64,7 +64,7 @@ async fn shake_hands(
     }
 }
 
-fn request(upstream: &Upstream, feed: &Feed, key: &str) -> String {
+fn request(upstream: &Upstream, feed: &Feed, key: &str) -> io::Result<String> {
     let url = with_since(&upstream.url, feed.since().as_ref());
     let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
     let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
@@ -77,11 +77,11 @@ fn request(upstream: &Upstream, feed: &Feed, key: &str) -> String {
         link::MAX_MESSAGE_HEADER,
         upstream.max_message,
     );
-    for (name, value) in super::http::authorization(&upstream.url).iter().chain(&upstream.headers) {
+    for (name, value) in upstream.credentials.lines(&upstream.url, &upstream.url)? {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
     text.push_str("\r\n");
-    text
+    Ok(text)
 }
 
 /// `None` when the head is not whole yet; else what it says, whether it is a link, and its length.

@@ -6,6 +6,7 @@
 // Each test file uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod door;
 pub mod raw;
 pub mod reader;
 
@@ -170,6 +171,9 @@ impl Wsevent {
         if !by_env && !self.args.iter().any(says_where) {
             self = self.args(["--serve-address", "localhost:0"]);
         }
+        if door::is_wanted() && !self.args.iter().any(|arg| arg == "--tls-cert") {
+            self = self.args(door::args());
+        }
         let scratch = Scratch::new();
         self = self.args(["--ready-file".into(), scratch.arg("ready")]);
         let mut running = Running::start(self, Some(scratch));
@@ -215,6 +219,8 @@ pub struct Running {
     stderr: Captured,
     ready: Option<Scratch>,
     url: Option<String>,
+    /// Where the URL points to, if this run is over TLS.
+    door: Option<door::Door>,
     code: Option<i32>,
 }
 
@@ -233,7 +239,7 @@ impl Running {
             // The process may well end before it has read everything.
             thread::spawn(move || stdin.write_all(&bytes));
         }
-        Running { line, child, stdin, stdout, stderr, ready, url: None, code: None }
+        Running { line, child, stdin, stdout, stderr, ready, url: None, door: None, code: None }
     }
 
     fn await_ready(&mut self) {
@@ -244,7 +250,14 @@ impl Running {
             }
             fs::read_to_string(&file).ok()
         });
-        self.url = Some(url.lines().next().expect("a listener's URL").to_owned());
+        let url = url.lines().next().expect("a listener's URL");
+        if door::is_wanted() && url.starts_with("https:") {
+            let (_, port, path) = raw::split_url(url);
+            let door = *self.door.get_or_insert_with(|| door::Door::open(port));
+            self.url = Some(format!("http://localhost:{}{path}", door.port));
+        } else {
+            self.url = Some(url.to_owned());
+        }
     }
 
     /// `http://localhost:PORT/path`, as the ready file says it.
@@ -350,7 +363,8 @@ impl Running {
 
     /// Sends a signal by name: `INT`, `TERM`, `STOP`, `CONT`, `KILL`.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
+        // The shell's own `kill`: a small system has no other.
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.pid())).status();
         assert!(sent.is_ok_and(|status| status.success()), "send {name} to {}", self.pid());
     }
 
@@ -368,7 +382,7 @@ impl Running {
 
     /// The second half of [`Running::restart`], for a process that is dead already.
     pub fn start_again(&mut self) {
-        let (port, mut line) = (self.port(), self.line.clone());
+        let (port, mut line) = (self.door.map_or(self.port(), |door| door.behind), self.line.clone());
         for arg in &mut line.args {
             *arg = arg.to_string_lossy().replace("localhost:0", &format!("localhost:{port}")).into();
         }
@@ -376,6 +390,7 @@ impl Running {
         let _ = fs::remove_file(ready.path("ready"));
         let typed = std::mem::replace(&mut self.line, line.clone());
         let mut next = Running::start(line, Some(ready));
+        next.door = self.door;
         next.await_ready();
         next.line = typed;
         *self = next;
@@ -391,6 +406,17 @@ impl Running {
     /// A client's view: the own endpoint under `/-/`.
     pub fn own(&self, name: &str) -> raw::Answer {
         raw::get(&format!("http://{}/-/{name}", self.address()))
+    }
+
+    /// What `/-/status` says about the topic.
+    pub fn topic(&self) -> serde_json::Value {
+        let status: serde_json::Value = serde_json::from_slice(&self.own("status").body).expect("JSON");
+        status["topics"][0].clone()
+    }
+
+    /// Waits until the topic has so many `events`, `readers`, …
+    pub fn has(&self, what: &str, count: u64) {
+        eventually(&format!("{count} {what}"), || (self.topic()[what] == count).then_some(()));
     }
 }
 

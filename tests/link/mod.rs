@@ -12,7 +12,10 @@ use std::{
     fmt,
     io::{self, Read, Write},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -670,39 +673,85 @@ pub enum How {
 
 /// A reader in a thread of its own that comes back, with its position, until the stream has ended.
 pub struct Follower {
-    heard: Arc<Mutex<Vec<Heard>>>,
+    shared: Arc<Shared>,
     thread: thread::JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    heard: Mutex<Vec<Heard>>,
+    connection: Mutex<Option<TcpStream>>,
+    /// It knows where it stands: a relative start was resolved.
+    placed: AtomicBool,
+    paused: AtomicBool,
+    given_up: AtomicBool,
+}
+
+impl Shared {
+    fn hear(&self, heard: Heard) {
+        self.heard.lock().expect("no panic").push(heard);
+    }
+
+    fn connected(&self, stream: &TcpStream) {
+        *self.connection.lock().expect("no panic") = stream.try_clone().ok();
+    }
+
+    /// Reads nothing while it is paused.
+    fn rest(&self) {
+        while self.paused.load(Ordering::Acquire) {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 impl Follower {
     /// Begins at `since`.
     pub fn start(how: How, url: &str, since: &str) -> Self {
-        let heard: Arc<Mutex<Vec<Heard>>> = Arc::default();
-        let (inside, url, since) = (heard.clone(), url.to_owned(), since.to_owned());
+        let shared: Arc<Shared> = Arc::default();
+        let (inside, url, since) = (shared.clone(), url.to_owned(), since.to_owned());
         let thread = thread::spawn(move || {
             let mut place = since;
-            while !match how {
-                How::Link => follow_link(&url, &mut place, &inside),
-                How::Sse => follow_sse(&url, &mut place, &inside),
-            } {
+            while !inside.given_up.load(Ordering::Acquire)
+                && !match how {
+                    How::Link => follow_link(&url, &mut place, &inside),
+                    How::Sse => follow_sse(&url, &mut place, &inside),
+                }
+            {
                 // Whoever is killed needs a moment to come back; asking more often would only cost time.
                 thread::sleep(Duration::from_millis(20));
             }
         });
-        Follower { heard, thread }
+        Follower { shared, thread }
     }
 
     /// How many events and gaps it has heard so far.
     pub fn count(&self) -> usize {
-        self.heard.lock().expect("no panic").len()
+        self.shared.heard.lock().expect("no panic").len()
     }
 
     /// What it has heard so far.
     pub fn heard(&self) -> Vec<Heard> {
-        self.heard.lock().expect("no panic").clone()
+        self.shared.heard.lock().expect("no panic").clone()
     }
 
-    /// Whether the stream has ended, or the reader has given up.
+    /// Loses its connection.
+    pub fn cut(&self) {
+        if let Some(stream) = self.shared.connection.lock().expect("no panic").take() {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
+    /// Stops or goes on reading.
+    pub fn pause(&self, paused: bool) {
+        self.shared.paused.store(paused, Ordering::Release);
+    }
+
+    /// Whether it was told where it stands.
+    pub fn is_placed(&self) -> bool {
+        self.shared.placed.load(Ordering::Acquire)
+    }
+
+    /// Whether the stream has ended for it.
     pub fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
@@ -710,27 +759,40 @@ impl Follower {
     /// All of it, at the end of the stream.
     pub fn join(self) -> Vec<Heard> {
         self.thread.join().expect("no panic");
-        Arc::try_unwrap(self.heard).expect("the thread has ended").into_inner().expect("no panic")
+        let heard = self.shared.heard.lock().expect("no panic");
+        heard.clone()
+    }
+
+    /// What it has heard, when nothing more is wanted.
+    pub fn leave(self) -> Vec<Heard> {
+        self.shared.given_up.store(true, Ordering::Release);
+        self.pause(false);
+        self.cut();
+        self.join()
     }
 }
 
 /// One connection; says whether the stream has ended.
-fn follow_link(url: &str, place: &mut String, heard: &Mutex<Vec<Heard>>) -> bool {
+fn follow_link(url: &str, place: &mut String, shared: &Shared) -> bool {
     let Ok(mut link) = Link::try_open(&format!("{url}?since={place}"), "") else { return false };
+    shared.connected(&link.raw.stream);
     loop {
-        let said = link.hear();
-        let mut heard = heard.lock().expect("no panic");
-        match said {
+        shared.rest();
+        match link.hear() {
             Said::Event { id, text, .. } => {
                 *place = id.to_string();
-                heard.push(Heard::Event(id, text));
+                shared.hear(Heard::Event(id, text));
             }
             Said::Gap { from, to, count } => {
                 *place = to.to_string();
-                heard.push(Heard::Gap(from, to, count));
+                shared.hear(Heard::Gap(from, to, count));
             }
             // A relative start is a place from here on (LINKS 7).
-            Said::Position { next, .. } => *place = next.before().to_string(),
+            Said::Position { next, .. } => {
+                *place = next.before().to_string();
+                shared.placed.store(true, Ordering::Release);
+                link.keep(&next.before());
+            }
             Said::End(last) => link.keep(&last),
             Said::Close(1000, _) => return true,
             Said::Close(..) | Said::Gone => return false,
@@ -739,7 +801,7 @@ fn follow_link(url: &str, place: &mut String, heard: &Mutex<Vec<Heard>>) -> bool
     }
 }
 
-fn follow_sse(url: &str, place: &mut String, heard: &Mutex<Vec<Heard>>) -> bool {
+fn follow_sse(url: &str, place: &mut String, shared: &Shared) -> bool {
     let relative = Id::parse(place).is_none();
     let opened = if relative {
         Sse::try_open(&format!("{url}?since={place}"), "")
@@ -750,17 +812,20 @@ fn follow_sse(url: &str, place: &mut String, heard: &Mutex<Vec<Heard>>) -> bool 
     if sse.answer.status != 200 {
         return sse.answer.status == 204;
     }
+    shared.connected(&sse.stream);
     while let Some(block) = sse.block() {
+        shared.rest();
         if let Some(id) = &block.id {
             *place = id.to_string();
+            shared.placed.store(true, Ordering::Release);
         }
         match (block.kind.as_deref(), block.id, block.data) {
             (Some("gap"), _, Some(data)) => {
                 let data: serde_json::Value = serde_json::from_str(&data).expect("JSON");
                 let end = |name: &str| Id::read(data[name].as_str().expect("an id"));
-                heard.lock().expect("no panic").push(Heard::Gap(end("from"), end("to"), data["count"].as_u64()));
+                shared.hear(Heard::Gap(end("from"), end("to"), data["count"].as_u64()));
             }
-            (_, Some(id), Some(data)) => heard.lock().expect("no panic").push(Heard::Event(id, data)),
+            (_, Some(id), Some(data)) => shared.hear(Heard::Event(id, data)),
             _ => {}
         }
     }

@@ -138,6 +138,8 @@ impl Shard {
         };
         conn.mark += (batch.len() - from) as u64;
         conn.more().since_told += bytes.len() as u64;
+        let (form, tally) = (conn.wire.index(), &self.lanes[conn.lane].topic.tally);
+        tally.sent(form, 1, (batch.len() - from) as u64, bytes.len() as u64);
         self.send(key, |_| bytes)
     }
 
@@ -154,6 +156,7 @@ impl Shard {
         let conn = &mut self.conns[key];
         conn.more().expected = Some(gap.to.next());
         let (cursor, link) = (conn.cursor, conn.wire == Wire::Link);
+        self.lanes[conn.lane].topic.tally.tell_gap();
         self.send(key, |wire| wire.gap(gap)) && (!link || self.tell_position(key, Some(&gap.to), cursor))
     }
 
@@ -167,6 +170,7 @@ impl Shard {
                 let gap = Gap { from, to, count: lost.count, reason: "slow reader".into() };
                 tracing::debug!(peer = ?self.conns[key].peer(), count = ?lost.count, "slow reader skips ahead");
                 self.conns[key].cursor = lost.resume;
+                topic.tally.skip(lost.count.unwrap_or(0));
                 self.send_gap(key, &gap)
             }
             _ => {

@@ -45,6 +45,8 @@ pub struct Reader {
     pub may_publish: bool,
     /// Skip what is gone instead of being closed.
     pub skip: bool,
+    /// When its token ends.
+    pub expires: Option<Instant>,
     /// Released when the connection ends.
     pub permit: Box<dyn Any + Send>,
 }
@@ -158,6 +160,8 @@ pub struct Conn {
     pub(super) due: u32,
     /// Second at which the peer was last heard.
     pub(super) heard: u32,
+    /// Second at which its token has ended.
+    pub(super) expires: u32,
     out: Option<Box<Out>>,
     pub(super) more: Option<Box<More>>,
     pub(super) _permit: Box<dyn Any + Send>,
@@ -181,6 +185,7 @@ impl Conn {
             fell: 0,
             due: 0,
             heard: 0,
+            expires: u32::MAX,
             out: None,
             more: None,
             _permit: reader.permit,

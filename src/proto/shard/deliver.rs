@@ -173,6 +173,8 @@ impl Shard {
                 Wrote::Dead => self.drop_conn(key, "connection lost"),
             }
         }
+        let events = shared.places.iter().map(|place| place.events).sum();
+        self.lanes[lane].topic.tally.sent(group / 4, at as u64, events, shared.joined.len() as u64);
     }
 
     /// The socket took only `n` bytes: finish the batch it was in, then read on from behind it.
@@ -184,11 +186,14 @@ impl Shard {
         }
         let (piece, rest) = shared.split(n);
         let done = &shared.places[piece];
+        let sent = n + rest.len();
         self.conns[key].keep_rest(rest);
         self.leave_tip(key, done.offset, Some(&done.last));
         let events: u64 = shared.places[..=piece].iter().map(|place| place.events).sum();
         let bytes: u64 = shared.places[..=piece].iter().map(|place| place.bytes).sum();
         self.count_sent(key, events, bytes);
+        let conn = &self.conns[key];
+        self.lanes[conn.lane].topic.tally.sent(conn.wire.index(), 1, events, sent as u64);
     }
 }
 

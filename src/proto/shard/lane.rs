@@ -101,6 +101,7 @@ impl Shard {
                     let oldest = topic.log.window().map(|window| window.oldest);
                     return self.leave(key, &Farewell::GoAway(GoAway::Gone(oldest)));
                 }
+                topic.tally.tell_gap();
                 if self.send(key, |wire| wire.gap(&gap)) {
                     self.begin_at(key, offset, since, &topic.log);
                 }
@@ -127,8 +128,8 @@ impl Shard {
                 Some(Since::After(_)) => log.pin_resumed(offset, owner),
                 _ => log.pin(offset, owner),
             };
-            more.acked = offset;
         }
+        conn.more().acked = offset;
         conn.more().expected = last.as_ref().map(Id::next);
         let sent = match conn.wire {
             Wire::Link => self.tell_position(key, last.as_ref(), offset),

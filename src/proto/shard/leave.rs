@@ -4,9 +4,30 @@ use super::{
     LEAVE_SECS, Shard,
     conn::{Conn, Place, Wrote},
 };
-use crate::proto::wire::{Farewell, Wire, chunked, last_chunk};
+use crate::{
+    link::GoAway,
+    proto::wire::{Farewell, Wire, chunked, last_chunk},
+    tally::Ending,
+};
 use bytes::{Bytes, BytesMut};
 use std::{net::Shutdown, sync::atomic::Ordering};
+
+/// Why a connection is dropped whose peer does not answer.
+pub(super) const SILENT: &str = "silent for too long";
+
+/// How that counts.
+pub(in crate::proto) fn ending(why: &Farewell) -> Ending {
+    match why {
+        Farewell::Done => Ending::Done,
+        Farewell::Restart(_) => Ending::Restart,
+        Farewell::GoAway(GoAway::Slow(_)) => Ending::Slow,
+        Farewell::GoAway(GoAway::Gone(_)) => Ending::Gone,
+        Farewell::GoAway(GoAway::Retry(_)) => Ending::Retry,
+        Farewell::Expired => Ending::Refused,
+        Farewell::Fault(_) => Ending::Fault,
+        Farewell::Echo(_) => Ending::Left,
+    }
+}
 
 /// In the connection's transfer coding.
 pub(super) fn wrapped(conn: &Conn, bytes: Bytes) -> Bytes {
@@ -72,6 +93,7 @@ impl Shard {
         self.place(key, Place::Leaving);
         let due = self.second() + LEAVE_SECS;
         let conn = &mut self.conns[key];
+        self.lanes[conn.lane].topic.tally.end(ending(why));
         conn.due = due;
         let log = &self.lanes[conn.lane].topic.log;
         conn.unpin(log, done);
@@ -109,8 +131,11 @@ impl Shard {
     }
 
     pub(super) fn drop_conn(&mut self, key: usize, why: &str) {
-        if !self.conns.contains(key) {
-            return;
+        let Some(conn) = self.conns.get(key) else { return };
+        let tally = &self.lanes[conn.lane].topic.tally;
+        tally.leave(conn.wire.index());
+        if conn.place != Place::Leaving {
+            tally.end(if why == SILENT { Ending::Silent } else { Ending::Left });
         }
         self.uncount(key);
         self.place(key, Place::Leaving);

@@ -8,6 +8,7 @@
 mod catch_up;
 mod conn;
 mod deliver;
+mod hops;
 mod input;
 mod lane;
 mod leave;
@@ -16,6 +17,8 @@ mod selective;
 mod time;
 
 pub use conn::Reader;
+pub use hops::Hop;
+pub(super) use leave::ending;
 
 use super::wire::Wire;
 use crate::{event::Event, link::POSITION_EVERY, log::Item, topic::Topic};
@@ -32,6 +35,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use tokio::sync::oneshot;
 
 /// Token of the inbox; connections use their slab key.
 const INBOX: Token = Token(usize::MAX);
@@ -40,15 +44,15 @@ const TURN_BYTES: usize = 256 << 10;
 /// Reads of one publisher before others get their turn.
 const TURN_READS: usize = 16;
 /// How long a position may stay unknown while a mirror is catching up (LINKS 6).
-const UNKNOWN_SECS: u32 = 10;
+pub(super) const UNKNOWN_SECS: u32 = 10;
 /// How long publishers that may wait are considerate of a reader that fell behind.
-const PATIENCE_MS: u32 = 250;
+pub(super) const PATIENCE_MS: u32 = 250;
 /// How long a goodbye may take.
 const LEAVE_SECS: u32 = 5;
 /// A pinned reader without any acknowledgement from its kernel for so long is dead (LINKS 21).
-const STALLED: Duration = Duration::from_secs(300);
+pub(super) const STALLED: Duration = Duration::from_secs(300);
 /// After this long without a pong, a plain pinned reader's kernel answers for it.
-const NO_PONG: Duration = Duration::from_secs(3);
+pub(super) const NO_PONG: Duration = Duration::from_secs(3);
 
 /// What holds for all readers of a process.
 #[derive(Clone, Debug)]
@@ -68,6 +72,7 @@ pub struct Tuning {
 enum Command {
     Serve(Box<Reader>),
     Drain { spread: Duration },
+    Describe(oneshot::Sender<Vec<Hop>>),
 }
 
 struct Inbox {
@@ -155,6 +160,8 @@ struct Shard {
     draining: bool,
     /// Publishers wait for somebody who fell behind.
     patient: bool,
+    /// Who asks about the hops behind us.
+    asking: Vec<oneshot::Sender<Vec<Hop>>>,
 }
 
 impl Shard {
@@ -173,6 +180,7 @@ impl Shard {
             buf: vec![0; 64 << 10].into(),
             draining: false,
             patient: false,
+            asking: Vec::new(),
         }
     }
 
@@ -200,6 +208,7 @@ impl Shard {
             self.retry_publishers();
             self.pump();
             self.go_on();
+            self.answer_askers();
             self.patient = (0..self.lanes.len()).fold(false, |patient, lane| self.tell_pumped(lane) | patient);
             let now = Instant::now();
             if now >= next_tick {
@@ -225,6 +234,12 @@ impl Shard {
         self.born.elapsed().as_secs() as u32
     }
 
+    /// The second by which that time has come; far off for what never comes.
+    fn second_of(&self, time: Option<Instant>) -> u32 {
+        let since = time.map(|time| time.saturating_duration_since(self.born).as_millis().div_ceil(1000));
+        since.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(u32::MAX)
+    }
+
     fn take_commands(&mut self) {
         let commands = std::mem::take(&mut *self.inbox.commands.lock().unwrap_or_else(|p| p.into_inner()));
         for command in commands {
@@ -236,6 +251,7 @@ impl Shard {
                     }
                 }
                 Command::Drain { spread } => self.drain(spread),
+                Command::Describe(asking) => self.asking.push(asking),
             }
         }
     }
@@ -256,10 +272,13 @@ impl Shard {
         let wrote = conn.send(reader.head);
         entry.insert(conn);
         reader.topic.readers.fetch_add(1, Ordering::Relaxed);
+        reader.topic.tally.enter(wire.index());
         let conn = &mut self.conns[key];
         conn.listed = (wire != Wire::Link).then(|| reader.topic.roll.enter(&conn.viewer));
         self.conns[key].heard = self.second();
-        self.conns[key].due = self.next_ping();
+        // Who shook hands before a drain and comes behind its beginning is told, too.
+        self.conns[key].due = if self.draining { self.second() } else { self.next_ping() };
+        self.conns[key].expires = self.second_of(reader.expires);
         if wrote == Wrote::Dead {
             self.drop_conn(key, "connection lost");
             return Ok(());

@@ -26,6 +26,8 @@ struct Turn<'a> {
     verdicts: HashMap<(usize, u64), Vec<usize>>,
     /// By batch and selection.
     encoded: HashMap<(u64, Option<Vec<usize>>), Bytes>,
+    /// Events and bytes that the whole group was sent.
+    sent: (u64, u64),
 }
 
 impl Turn<'_> {
@@ -63,13 +65,15 @@ impl Turn<'_> {
 impl Shard {
     /// Sends each reader of a group what it sees of the batches.
     pub(super) fn deliver_each(&mut self, lane: usize, group: usize, wire: Wire, in_chunks: bool, items: &[Item]) {
-        let mut turn = Turn { items, wire, in_chunks, verdicts: HashMap::new(), encoded: HashMap::new() };
+        let mut turn = Turn { items, wire, in_chunks, verdicts: HashMap::new(), encoded: HashMap::new(), sent: (0, 0) };
         let mut at = 0;
         while let Some(&key) = self.lanes[lane].tip[group].get(at) {
             if self.deliver_to(key, &mut turn) {
                 at += 1;
             }
         }
+        let (events, bytes) = turn.sent;
+        self.lanes[lane].topic.tally.sent(wire.index(), 1, events, bytes);
     }
 
     /// Whether the reader is still at the tip.
@@ -125,5 +129,6 @@ fn send_seen(conn: &mut Conn, turn: &mut Turn<'_>, batch: &Batch, offset: u64) -
         return Wrote::All;
     }
     let bytes = turn.bytes(batch, offset, seen);
+    turn.sent = (turn.sent.0 + sent as u64, turn.sent.1 + bytes.len() as u64);
     conn.send(bytes)
 }

@@ -1,6 +1,6 @@
 //! What the clock brings: pings, keep-alives, give-ups, the drain.
 
-use super::{NO_PONG, STALLED, Shard, conn::Place};
+use super::{NO_PONG, STALLED, Shard, conn::Place, leave::SILENT};
 use crate::{
     link::GoAway,
     proto::wire::{Farewell, Wire},
@@ -45,6 +45,7 @@ impl Shard {
             Place::New => {}
             Place::Leaving if due => self.drop_conn(key, "no answer to the goodbye"),
             Place::Leaving => {}
+            _ if second >= conn.expires => self.leave(key, &Farewell::Expired),
             Place::Parked(_) if u64::from(second) >= conn.cursor => {
                 self.leave(key, &Farewell::GoAway(GoAway::Retry(1000)));
             }
@@ -91,7 +92,7 @@ impl Shard {
         }
         let waited = now.duration_since(more.acked_at);
         if view.is_some_and(|view| !view.all_received && view.last_ack >= STALLED) {
-            return self.drop_conn(key, "its kernel is silent");
+            return self.drop_conn(key, SILENT);
         }
         if self.tuning.block_timeout.is_some_and(|timeout| waited >= timeout) {
             let (_, last) = self.standing(key);
@@ -120,7 +121,7 @@ impl Shard {
         }
         let patience = (self.tuning.ping_interval.as_secs() as u32 * 3).max(3);
         if silent > patience && !pinned {
-            return self.drop_conn(key, "no pong");
+            return self.drop_conn(key, SILENT);
         }
         if !conn.is_clear() || matches!(conn.place, Place::Parked(_)) {
             return;

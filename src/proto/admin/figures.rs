@@ -1,0 +1,144 @@
+//! What is measured, by the names that Prometheus sees.
+
+use super::{
+    metrics::{Family, Labels},
+    topics::name,
+};
+use crate::{
+    net::redacted,
+    proto::{shard::Hop, wire::WIRES},
+    site::Site,
+    source::health::{Known, State},
+    tally::{ENDINGS, Sums},
+    topic::Topic,
+};
+use prometheus_client::{metrics::MetricType, registry::Unit};
+use std::sync::Arc;
+
+/// Builds the list, family by family.
+#[derive(Default)]
+struct Families(Vec<Family>);
+
+impl Families {
+    fn add(&mut self, kind: MetricType, unit: Option<Unit>, name: &'static str, help: &'static str) -> &mut Family {
+        self.0.push(Family { name, help, kind, unit, samples: Vec::new() });
+        let last = self.0.len() - 1;
+        &mut self.0[last]
+    }
+
+    fn counter(&mut self, name: &'static str, help: &'static str) -> &mut Family {
+        self.add(MetricType::Counter, None, name, help)
+    }
+
+    fn gauge(&mut self, name: &'static str, help: &'static str) -> &mut Family {
+        self.add(MetricType::Gauge, None, name, help)
+    }
+
+    fn bytes(&mut self, kind: MetricType, name: &'static str, help: &'static str) -> &mut Family {
+        self.add(kind, Some(Unit::Bytes), name, help)
+    }
+}
+
+impl Family {
+    fn put(&mut self, labels: Labels, value: u64) {
+        self.samples.push((labels, value));
+    }
+}
+
+/// The figures of a process.
+pub async fn of(site: &Site) -> Vec<Family> {
+    let mut all = Families::default();
+    process(site, &mut all);
+    let topics = site.topics();
+    input(&topics, &mut all);
+    readers(&topics, &mut all);
+    lags(site, &mut all).await;
+    upstreams(site, &mut all);
+    all.0
+}
+
+fn process(site: &Site, all: &mut Families) {
+    let build = vec![("version", env!("CARGO_PKG_VERSION").into()), ("instance_id", site.instance.clone())];
+    all.gauge("build_info", "What runs here").put(build, 1);
+    all.add(MetricType::Gauge, Some(Unit::Seconds), "start_time", "When the process began, in Unix time")
+        .put(Vec::new(), site.inside.started.1 / 1000);
+    all.gauge("ready", "Whether all listeners are bound and every upstream has connected once")
+        .put(Vec::new(), site.is_ready().into());
+    all.gauge("connections", "Connections open now").put(Vec::new(), site.connections() as u64);
+    all.gauge("connections_limit", "Connections at most").put(Vec::new(), site.rules.max_connections as u64);
+}
+
+fn by_topic(topic: &Topic) -> Labels {
+    vec![("topic", topic.path.clone())]
+}
+
+fn by_wire(topic: &Topic, wire: &str) -> Labels {
+    vec![("topic", topic.path.clone()), ("wire", wire.into())]
+}
+
+type Topics = [Arc<Topic>];
+
+fn input(topics: &Topics, all: &mut Families) {
+    let each = |family: &mut Family, number: fn(&Topic) -> u64| {
+        topics.iter().for_each(|topic| family.put(by_topic(topic), number(topic)));
+    };
+    each(all.counter("events", "Events that came in"), |topic| topic.log.totals().events);
+    let help = "Bytes of the events that came in, with frame headers";
+    each(all.bytes(MetricType::Counter, "event", help), |topic| topic.log.totals().bytes);
+    each(all.counter("gaps", "Losses that entered the log"), |topic| topic.log.totals().gaps);
+    each(all.gauge("window_events", "Events retained"), |topic| topic.log.totals().held_events);
+    each(all.bytes(MetricType::Gauge, "window", "Bytes retained"), |topic| topic.log.totals().held_bytes);
+    each(all.counter("gaps_told", "Times that a reader was told of a loss"), |topic| topic.tally.gaps_told());
+    let help = "Events that slow readers skipped";
+    each(all.counter("skipped_events", help), |topic| topic.tally.skipped());
+}
+
+fn readers(topics: &Topics, all: &mut Families) {
+    let each = |family: &mut Family, number: fn(Sums) -> u64| {
+        for (topic, wire) in topics.iter().flat_map(|topic| WIRES.into_iter().map(move |wire| (topic, wire))) {
+            family.put(by_wire(topic, name(wire)), number(topic.tally.form(wire.index())));
+        }
+    };
+    each(all.gauge("readers", "Readers connected now"), |form| form.readers);
+    each(all.counter("readers_opened", "Readers that ever came"), |form| form.came);
+    each(all.counter("delivered_events", "Events handed to readers' sockets"), |form| form.events);
+    let help = "Bytes handed to readers' sockets, as encoded";
+    each(all.bytes(MetricType::Counter, "delivered", help), |form| form.bytes);
+    let family = all.counter("readers_closed", "How readers' connections ended");
+    for (topic, (ending, reason)) in topics.iter().flat_map(|topic| ENDINGS.iter().map(move |one| (topic, one))) {
+        let labels = vec![("topic", topic.path.clone()), ("reason", (*reason).to_owned())];
+        family.put(labels, topic.tally.ended(*ending));
+    }
+}
+
+/// Of the slowest hop: instances have a new name at each start, and make poor labels.
+async fn lags(site: &Site, all: &mut Families) {
+    let hops = site.hops().await;
+    let topics = site.topics();
+    let of_topic = |path: &str| hops.iter().filter(move |hop| hop.topic == path).collect::<Vec<_>>();
+    let slowest = |path: &str, lag: fn(&Hop) -> u64| of_topic(path).into_iter().map(lag).max().unwrap_or(0);
+    let family = all.gauge("hops", "Readers that are instances themselves");
+    topics.iter().for_each(|topic| family.put(by_topic(topic), of_topic(&topic.path).len() as u64));
+    let family = all.gauge("hop_lag_events", "Events that the slowest hop has not acknowledged");
+    topics.iter().for_each(|topic| family.put(by_topic(topic), slowest(&topic.path, |hop| hop.lag_events)));
+    let family = all.bytes(MetricType::Gauge, "hop_lag", "Bytes that the slowest hop has not acknowledged");
+    topics.iter().for_each(|topic| family.put(by_topic(topic), slowest(&topic.path, |hop| hop.lag_bytes)));
+}
+
+fn upstreams(site: &Site, all: &mut Families) {
+    let mut known: Vec<(Labels, Known)> = Vec::new();
+    for (topic, upstream) in site.inside.upstreams() {
+        let named = |url: String| vec![("topic", topic.clone()), ("upstream", url)];
+        let url = redacted(&upstream.url);
+        // URLs may differ only in what is not told.
+        let names = std::iter::once(url.clone()).chain((2..).map(|n| format!("{url} #{n}"))).map(named);
+        let free = |labels: &Labels| known.iter().all(|(taken, _)| taken != labels);
+        known.extend(names.into_iter().find(free).map(|labels| (labels, upstream.health.get())));
+    }
+    let family = all.gauge("upstream_connected", "Whether the upstream is being read");
+    known.iter().for_each(|(labels, known)| family.put(labels.clone(), (known.state == State::Connected).into()));
+    let family = all.counter("upstream_connects", "Times that the upstream answered with a stream");
+    known.iter().for_each(|(labels, known)| family.put(labels.clone(), known.connects));
+    let family = all.counter("upstream_failures", "Attempts and connections that failed");
+    known.iter().for_each(|(labels, known)| family.put(labels.clone(), known.failures));
+}

@@ -1,0 +1,265 @@
+//! Readers behind TLS: a task each, since a shard hands shared bytes to the kernel and nobody can share ciphertext.
+//!
+//! [`Steps`] says what the reader gets; this file writes it, hears the peer, and sees the connection off.
+
+use super::{
+    listen::Opened,
+    stream::{Step, Steps},
+    subscribe::Subscription,
+    wire::{Farewell, chunked, last_chunk},
+    ws::frame::{self, Assembler, Got},
+};
+use crate::{event::Event, site::Site, sys, tls::Stream, topic::Topic, units::now_ms};
+use bytes::{Buf, Bytes, BytesMut};
+use std::{
+    any::Any,
+    collections::VecDeque,
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::timeout,
+};
+
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(5);
+/// Between two looks at the kernel's view of a pinned reader.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Pongs are left out while so much waits for the socket.
+const MAX_WAITING: usize = 64 << 10;
+/// What is read at once.
+const BLOCK: usize = 8 << 10;
+
+/// Serves a stream until its end, in a task of its own.
+pub fn spawn(site: &Site, stream: Stream, subscription: Subscription, opened: Opened, permit: Box<dyn Any + Send>) {
+    let peer = stream.socket().peer_addr().ok();
+    let session = Session::new(site, stream, subscription, opened);
+    let path = session.topic.path.clone();
+    tokio::spawn(async move {
+        let why = session.run().await;
+        tracing::debug!(?peer, topic = %path, %why, "reader gone");
+        drop(permit);
+    });
+}
+
+struct Session {
+    line: Line,
+    steps: Steps,
+    topic: Arc<Topic>,
+    websocket: bool,
+    chunked: bool,
+    may_publish: bool,
+    inbound: Assembler,
+    /// Said by a publisher, and not published yet: there is no room.
+    waiting: Vec<Event>,
+    /// When the kernel was last asked.
+    looked: Option<Instant>,
+}
+
+/// What happened first.
+enum Next {
+    Moved(io::Result<Moved>),
+    Step(Step),
+    Room,
+}
+
+impl Session {
+    fn new(site: &Site, stream: Stream, subscription: Subscription, opened: Opened) -> Self {
+        let Opened { head, chunked, early } = opened;
+        let (topic, may_publish) = (subscription.topic.clone(), subscription.may_publish);
+        let websocket = subscription.wire.is_websocket();
+        let peer = stream.socket().peer_addr().ok();
+        let mut inbound = Assembler::new(true, site.rules.max_message);
+        inbound.buf.extend_from_slice(&early);
+        Session {
+            line: Line { stream, out: VecDeque::from([head]), unflushed: true },
+            steps: Steps::new(site.tasks.clone(), subscription, peer).with_patience(),
+            topic,
+            websocket,
+            chunked,
+            may_publish,
+            inbound,
+            waiting: Vec::new(),
+            looked: None,
+        }
+    }
+
+    /// Why it ended, for the log.
+    async fn run(mut self) -> String {
+        let mut said = self.take_input();
+        loop {
+            if let Some(farewell) = said.take() {
+                let last = self.steps.leave(&farewell);
+                return self.leave(last).await;
+            }
+            self.look_at_kernel();
+            let clear = self.line.is_clear();
+            let next = tokio::select! {
+                moved = self.line.go_on(&mut self.inbound.buf, self.waiting.is_empty()) => Next::Moved(moved),
+                step = self.steps.next(clear) => Next::Step(step),
+                _ = self.topic.log.room(), if !self.waiting.is_empty() => Next::Room,
+            };
+            match next {
+                Next::Step(Step::Piece(piece)) => self.send(piece),
+                Next::Step(last) => return self.leave(last).await,
+                Next::Moved(Ok(Moved::Read(0))) => return "closed by the peer".into(),
+                Next::Moved(Ok(Moved::Read(_))) => said = self.take_input(),
+                Next::Moved(Ok(Moved::Flushed)) => {}
+                Next::Moved(Err(error)) => return error.to_string(),
+                Next::Room => self.publish(),
+            }
+        }
+    }
+
+    fn look_at_kernel(&mut self) {
+        let now = Instant::now();
+        if self.steps.is_pinned() && self.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK_EVERY) {
+            self.looked = Some(now);
+            self.steps.see_kernel(sys::kernel_view(self.line.stream.socket()));
+        }
+    }
+
+    /// In the connection's transfer coding.
+    fn send(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            self.line.send(if self.chunked { chunked(&piece) } else { piece });
+        }
+    }
+
+    /// What the peer said; how to close, if it or its mistakes ask for that.
+    fn take_input(&mut self) -> Option<Farewell> {
+        let now = Instant::now();
+        self.steps.hear(now);
+        if !self.websocket {
+            self.inbound.buf.clear();
+            return None;
+        }
+        let farewell = loop {
+            match self.inbound.next() {
+                Ok(None) => break None,
+                Ok(Some(Got::Message { text, payload })) if self.may_publish => {
+                    self.waiting.push(Event { payload, text, attrs: None });
+                }
+                Ok(Some(Got::Message { .. })) => {}
+                Ok(Some(Got::Ping(payload))) => self.answer(&payload, now),
+                Ok(Some(Got::Pong(payload))) => self.steps.take_pong(&payload, now),
+                Ok(Some(Got::Close(code, _))) => break Some(Farewell::Echo(code)),
+                Err(fault) => break Some(Farewell::Fault(fault)),
+            }
+        };
+        if self.inbound.is_idle() {
+            // An idle reader holds no buffer.
+            self.inbound.buf = BytesMut::new();
+        }
+        // What was said before a close, or before a fault, counts.
+        if !self.waiting.is_empty() && (farewell.is_some() || self.topic.log.has_room()) {
+            self.publish();
+        }
+        farewell
+    }
+
+    fn answer(&mut self, ping: &[u8], now: Instant) {
+        self.steps.take_ping(ping, now);
+        if self.line.waiting() < MAX_WAITING {
+            self.line.send(frame::control(frame::op::PONG, ping).freeze());
+        }
+    }
+
+    fn publish(&mut self) {
+        self.steps.turn_publisher();
+        self.topic.publish(std::mem::take(&mut self.waiting), now_ms());
+    }
+
+    /// A WebSocket waits for the peer's close frame; HTTP ends here.
+    async fn leave(mut self, last: Step) -> String {
+        let Step::Last(goodbye, position) = last else {
+            let Step::Gone(why) = last else { return String::new() };
+            return why.into();
+        };
+        self.send(goodbye);
+        if self.chunked {
+            self.line.send(last_chunk(position).into());
+        }
+        let websocket = self.websocket;
+        let _ = timeout(GOODBYE, self.line.close(websocket)).await;
+        "done".into()
+    }
+}
+
+/// The connection and what waits for it.
+struct Line {
+    stream: Stream,
+    out: VecDeque<Bytes>,
+    unflushed: bool,
+}
+
+/// What became of the connection.
+enum Moved {
+    /// So many bytes came; with 0 no more will.
+    Read(usize),
+    /// All that waited is with the kernel.
+    Flushed,
+}
+
+impl Line {
+    fn is_clear(&self) -> bool {
+        self.out.is_empty() && !self.unflushed
+    }
+
+    fn waiting(&self) -> usize {
+        self.out.iter().map(Bytes::len).sum()
+    }
+
+    fn send(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.out.push_back(bytes);
+            self.unflushed = true;
+        }
+    }
+
+    /// Writes what waits, and reads if asked to. Nothing is lost when this is dropped in between.
+    async fn go_on(&mut self, inbound: &mut BytesMut, reads: bool) -> io::Result<Moved> {
+        poll_fn(|cx| self.poll(cx, reads.then_some(&mut *inbound))).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, inbound: Option<&mut BytesMut>) -> Poll<io::Result<Moved>> {
+        while let Some(front) = self.out.front_mut() {
+            match Pin::new(&mut self.stream).poll_write(cx, front)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(n) => front.advance(n),
+                Poll::Pending => break,
+            }
+            if front.is_empty() {
+                self.out.pop_front();
+            }
+        }
+        if self.out.is_empty() && self.unflushed && Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() {
+            self.unflushed = false;
+            return Poll::Ready(Ok(Moved::Flushed));
+        }
+        let Some(inbound) = inbound else { return Poll::Pending };
+        let mut block = [const { MaybeUninit::uninit() }; BLOCK];
+        let mut read = ReadBuf::uninit(&mut block);
+        std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+        inbound.extend_from_slice(read.filled());
+        Poll::Ready(Ok(Moved::Read(read.filled().len())))
+    }
+
+    async fn close(&mut self, awaits_peer: bool) -> io::Result<()> {
+        let mut rest = BytesMut::new();
+        while !self.is_clear() {
+            self.go_on(&mut rest, false).await?;
+        }
+        self.stream.shutdown().await?;
+        while awaits_peer && !matches!(self.go_on(&mut rest, true).await?, Moved::Read(0)) {
+            rest.clear();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,263 @@
+//! One reader's way through a topic, step by step: for readers that have a task of their own because a shard cannot
+//! hold them (TLS, HTTP/2, a stream behind another request on its connection).
+//!
+//! The rules are those of the shards, and so is what the reader sees; only who writes to the socket differs. Time is a
+//! parameter of every decision, and nothing here knows a connection.
+
+mod hops;
+mod leave;
+mod pace;
+mod read;
+mod tell;
+
+use super::{shard::Tuning, subscribe::Subscription, wire::Wire};
+use crate::{
+    audience::{self, Viewer},
+    id::{Id, Since},
+    log::Start,
+    pins::PinId,
+    sys::Kernel,
+    tally::Ending,
+    topic::{Policy, Topic},
+};
+use bytes::Bytes;
+use pace::Pace;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tell::Told;
+use tokio::sync::watch;
+
+/// A reader whose socket is full is looked after this often.
+const STALLED_LOOK: Duration = Duration::from_millis(250);
+/// Nothing is due.
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// The readers of a process that have a task each.
+pub struct Tasks {
+    tuning: Tuning,
+    count: AtomicUsize,
+    drain: watch::Sender<Option<Duration>>,
+    pumps: pace::Pumps,
+    cards: hops::Cards,
+}
+
+impl Tasks {
+    /// None yet.
+    pub fn new(tuning: Tuning) -> Self {
+        Tasks {
+            tuning,
+            count: AtomicUsize::new(0),
+            drain: watch::Sender::new(None),
+            pumps: pace::Pumps::default(),
+            cards: hops::Cards::default(),
+        }
+    }
+
+    /// How many there are now.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Says goodbye to every one, spread over that long.
+    pub fn drain(&self, spread: Duration) {
+        self.drain.send_replace(Some(spread));
+    }
+}
+
+/// What the reader is to get next.
+#[derive(Debug, PartialEq)]
+pub enum Step {
+    /// This, and then more.
+    Piece(Bytes),
+    /// This, and then the end of the connection; the position if the stream has ended there.
+    Last(Bytes, Option<Id>),
+    /// Nothing: it is not there any more.
+    Gone(&'static str),
+}
+
+/// Where a reader stands.
+#[derive(Debug)]
+enum Place {
+    /// As the log answered before the peer heard anything.
+    New(Start, Option<Since>),
+    /// Its position has not arrived yet; at the deadline it must go.
+    Parked(Option<Since>, Option<Instant>),
+    /// Behind its cursor.
+    Reading,
+    /// The goodbye is said.
+    Gone,
+}
+
+/// See the module's text.
+pub struct Steps {
+    tasks: Arc<Tasks>,
+    topic: Arc<Topic>,
+    wire: Wire,
+    viewer: Arc<Viewer>,
+    listed: Option<audience::Place>,
+    owner: Option<String>,
+    peer: Option<SocketAddr>,
+    place: Place,
+    cursor: u64,
+    changes: watch::Receiver<u64>,
+    /// Path changes that a link was told.
+    moves: u64,
+    told: Told,
+    pin: Option<PinId>,
+    /// Skips what is gone instead of being closed.
+    skip: bool,
+    pace: Pace,
+    card: Option<Arc<hops::Card>>,
+    /// What the kernel said last of a pinned reader's connection.
+    kernel: Option<Kernel>,
+    /// The end of the stream was told; it goes once everything is acknowledged.
+    ended: bool,
+    /// When its token ends.
+    expires: Option<Instant>,
+    drain: watch::Receiver<Option<Duration>>,
+    /// When the drain's goodbye is due.
+    leaves: Option<Instant>,
+    heard: Instant,
+    /// It has answered a ping.
+    ponged: bool,
+    ping_due: Instant,
+    /// When anything was last sent.
+    spoke: Instant,
+}
+
+impl Steps {
+    /// Begins where the subscription says; the first piece tells the position (LINKS 7).
+    pub fn new(tasks: Arc<Tasks>, subscription: Subscription, peer: Option<SocketAddr>) -> Self {
+        let Subscription { topic, wire, start, since, viewer, owner, expires, .. } = subscription;
+        tasks.count.fetch_add(1, Ordering::Relaxed);
+        topic.readers.fetch_add(1, Ordering::Relaxed);
+        topic.tally.enter(wire.index());
+        let (skip, retained) = (topic.policy() == Policy::DropOldest, topic.log.limits().bytes);
+        let now = Instant::now();
+        let mut steps = Steps {
+            listed: (wire != Wire::Link).then(|| topic.roll.enter(&viewer)),
+            changes: topic.log.watch(),
+            moves: topic.moves(),
+            drain: tasks.drain.subscribe(),
+            tasks,
+            topic,
+            wire,
+            viewer,
+            owner,
+            peer,
+            place: Place::New(start, since),
+            cursor: 0,
+            told: Told::new(retained, now),
+            pin: None,
+            skip,
+            pace: Pace::default(),
+            card: None,
+            kernel: None,
+            ended: false,
+            expires,
+            leaves: None,
+            heard: now,
+            ponged: false,
+            ping_due: now,
+            spoke: now,
+        };
+        steps.ping_due = now + steps.ping_interval();
+        steps.drain.mark_changed();
+        steps.take_card();
+        steps
+    }
+
+    /// The next step, as soon as there is one. While the reader's socket is full (not `clear`) that can only be the
+    /// last. Nothing is lost when this is dropped in between.
+    pub async fn next(&mut self, clear: bool) -> Step {
+        loop {
+            self.changes.borrow_and_update();
+            let now = Instant::now();
+            if self.drain.has_changed().unwrap_or(false) {
+                self.note_drain(now);
+            }
+            match self.step(now, clear) {
+                // A filter may have to look at much: others want to run, too.
+                Some(Step::Piece(piece)) if piece.is_empty() => tokio::task::yield_now().await,
+                Some(step) => return step,
+                None => self.wait(now, clear).await,
+            }
+        }
+    }
+
+    async fn wait(&mut self, now: Instant, clear: bool) {
+        let due = tokio::time::sleep_until(self.due(now, clear).into());
+        tokio::select! {
+            _ = self.changes.changed(), if clear => {}
+            _ = self.drain.changed() => self.drain.mark_changed(),
+            () = due => {}
+        }
+    }
+
+    fn step(&mut self, now: Instant, clear: bool) -> Option<Step> {
+        if let Some(why) = self.is_gone(now) {
+            self.uncount(Ending::Silent);
+            return Some(Step::Gone(why));
+        }
+        if let Some(why) = self.must_leave(now, clear) {
+            return Some(self.leave(&why));
+        }
+        if !clear && !matches!(self.place, Place::New(..)) {
+            self.keep_pace(now);
+            return None;
+        }
+        let step = self.begin(now).or_else(|| self.read(now)).or_else(|| self.say(now).map(Step::Piece));
+        if !matches!(&step, Some(Step::Piece(piece)) if piece.is_empty()) && step.is_some() {
+            self.spoke = now;
+        }
+        self.note_standing();
+        self.pace.is_behind(matches!(step, Some(Step::Piece(_))), now);
+        self.keep_pace(now);
+        step
+    }
+
+    /// When to look again though nothing changed.
+    fn due(&self, now: Instant, clear: bool) -> Instant {
+        let parked = match self.place {
+            Place::Parked(_, deadline) => deadline,
+            _ => None,
+        };
+        let pinned = self.pin.map(|_| now + Duration::from_secs(1));
+        let always = [parked, pinned, self.expires, self.leaves].into_iter().flatten().min().unwrap_or(now + NEVER);
+        if !clear {
+            return always.min(now + STALLED_LOOK);
+        }
+        let told = [self.told_due(), self.ping_due(), self.keep_alive_due()];
+        told.into_iter().flatten().min().map_or(always, |told| told.min(always))
+    }
+
+    /// Whether the topic waits for this reader.
+    pub fn is_pinned(&self) -> bool {
+        self.pin.is_some()
+    }
+
+    /// Links always, others while they are pinned.
+    fn is_tracked(&self) -> bool {
+        self.wire == Wire::Link || self.pin.is_some()
+    }
+
+    fn is_reading(&self) -> bool {
+        matches!(self.place, Place::Reading)
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.release(false);
+        self.give_pump_back();
+        self.topic.tally.leave(self.wire.index());
+        self.uncount(Ending::Left);
+        self.tasks.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
