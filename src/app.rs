@@ -283,12 +283,13 @@ impl Running<'_> {
         let adopts = plan.policy.is_none() && !plan.rules.accept_publish;
         let sole = plan.consume.len() == 1 && plan.produce.is_none();
         let mut first_connections = Vec::new();
-        for url in &plan.consume {
+        for (ordinal, url) in plan.consume.iter().enumerate() {
             let upstream = Upstream {
                 url: url.clone(),
                 credentials: plan.consuming.credentials.clone(),
                 dialer: dialer.clone(),
                 instance: self.site.instance.clone(),
+                ordinal,
                 max_message: plan.rules.max_message,
                 idle_timeout: plan.consuming.idle_timeout,
                 retries: plan.consuming.retries,

@@ -29,7 +29,7 @@ pub struct Pins {
     first: u64,
     held: Vec<Pin>,
     next: PinId,
-    /// What had been acknowledged when the last reader went: with none it stays (LINKS 10).
+    /// The highest that a reader who went had acknowledged: with none here it stays (LINKS 10).
     settled: Option<u64>,
 }
 
@@ -60,8 +60,8 @@ impl Pins {
         self.held.iter().filter(|pin| pin.left.is_none()).count()
     }
 
-    /// A reader begins at `at`. It takes over the pin that it left behind: its own by name, else, for a reader without
-    /// a name, the highest one that was left at or below its start.
+    /// A reader begins at `at`. It takes over the pin that it left behind: its own by name, even where nobody noticed
+    /// yet that it left; else, for a reader without a name, the highest one that was left at or below its start.
     pub fn join(&mut self, at: u64, owner: Option<String>) -> PinId {
         let id = self.next;
         self.next += 1;
@@ -69,7 +69,8 @@ impl Pins {
         if at <= self.first {
             self.arrive();
         }
-        let orphan = |pin: &&Pin| pin.left.is_some() && pin.at <= at && pin.owner == owner;
+        let gone = |pin: &Pin| pin.left.is_some() || owner.is_some();
+        let orphan = |pin: &&Pin| gone(pin) && pin.at <= at && pin.owner == owner;
         if let Some(old) = self.held.iter().filter(orphan).max_by_key(|pin| pin.at).map(|pin| pin.id) {
             self.release(old);
         }
@@ -107,16 +108,19 @@ impl Pins {
 
     /// The reader is done: it needs nothing more.
     pub fn release(&mut self, id: PinId) {
-        self.settled = self.acknowledged();
-        self.held.retain(|pin| pin.id != id);
+        self.drop_where(|pin| pin.id == id);
     }
 
     /// Drops the pins of readers that stayed away too long; says how many.
     pub fn expire(&mut self, now: Instant) -> usize {
-        let before = self.held.len();
-        self.settled = self.acknowledged();
         let grace = self.grace;
-        self.held.retain(|pin| pin.left.is_none_or(|left| now.duration_since(left) < grace));
+        self.drop_where(|pin| pin.left.is_some_and(|left| now.duration_since(left) >= grace))
+    }
+
+    fn drop_where(&mut self, gone: impl Fn(&Pin) -> bool) -> usize {
+        let before = self.held.len();
+        self.settled = self.held.iter().filter(|pin| gone(pin)).map(|pin| pin.at).chain(self.settled).max();
+        self.held.retain(|pin| !gone(pin));
         before - self.held.len()
     }
 }
@@ -180,5 +184,27 @@ mod tests {
         pins.leave(a, Instant::now());
         pins.join(4, Some("b".into()));
         assert_eq!(pins.low(), Some(0));
+    }
+
+    #[test]
+    fn links_21_what_was_given_up_does_not_hold_back_what_others_acknowledged() {
+        let start = Instant::now();
+        let mut pins = Pins::new(0, 1, GRACE);
+        let gone = pins.join(0, Some("gone".into()));
+        pins.leave(gone, start);
+        let done = pins.join(0, Some("done".into()));
+        pins.ack(done, 9);
+        pins.release(done);
+        assert_eq!(pins.acknowledged(), Some(0), "somebody may come back");
+        pins.expire(start + GRACE);
+        assert_eq!(pins.acknowledged(), Some(9));
+    }
+
+    #[test]
+    fn links_21_a_named_reader_takes_over_its_pin_before_anybody_noticed_that_it_left() {
+        let mut pins = Pins::new(0, 1, GRACE);
+        pins.join(0, Some("a".into()));
+        pins.join(4, Some("a".into()));
+        assert_eq!(pins.low(), Some(4));
     }
 }

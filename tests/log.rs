@@ -842,7 +842,9 @@ impl Blocked {
         if at == 0 {
             self.awaited = self.awaited.saturating_sub(1);
         }
-        let mine = |pin: &&Pinned| pin.left.is_some() && pin.at <= at && pin.name == name;
+        // A name that comes again has left, noticed or not.
+        let gone = |pin: &Pinned| pin.left.is_some() || name.is_some();
+        let mine = |pin: &&Pinned| gone(pin) && pin.at <= at && pin.name == name;
         if let Some(old) = self.pinned.iter().filter(mine).max_by_key(|pin| (pin.at, pin.id)).map(|pin| pin.id) {
             self.pinned.retain(|pin| pin.id != old);
         }

@@ -55,15 +55,24 @@ impl Pipe {
     /// Waits for everybody's end; progress resets the patience.
     fn finish(mut self) {
         let status = patiently(&self.printed, || self.consumer.try_wait().expect("a child's status"));
+        let status = status.unwrap_or_else(|| self.stuck());
         assert!(status.success(), "the consumer: {status}");
         let sum = self.feeder.take().expect("running").join().expect("no panic");
         // A hop that was killed has left a pin behind, which is kept for half a minute.
-        let code = patiently(&self.printed, || self.producer.ended());
+        let code = patiently(&self.printed, || self.producer.ended()).unwrap_or_else(|| self.stuck());
         assert_eq!(code, 0, "the producer");
         for hop in &self.hops {
             assert!(highest(hop.pid()) < HIGHEST, "a hop used {} KiB", highest(hop.pid()));
         }
         check(&self.printed, sum);
+    }
+
+    /// Says who waits for whom.
+    fn stuck(&self) -> ! {
+        for hop in [&self.producer, &self.hops[0], &self.hops[1]] {
+            eprintln!("{}", hop.own("status").text());
+        }
+        panic!("no progress behind {} bytes", self.len());
     }
 
     fn check_memory(&self) {
@@ -141,18 +150,20 @@ fn highest(pid: u32) -> u64 {
     line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kib| kib.parse().ok()).unwrap_or(0)
 }
 
-/// Asks until the answer is there or the file has not grown for too long.
-fn patiently<T>(growing: &Path, mut ask: impl FnMut() -> Option<T>) -> T {
+/// Asks until the answer is there; `None` when the file has not grown for too long.
+fn patiently<T>(growing: &Path, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let (mut len, mut since) = (0, Instant::now());
     loop {
         if let Some(answer) = ask() {
-            return answer;
+            return Some(answer);
         }
         let now = fs::metadata(growing).map_or(0, |file| file.len());
         if now != len {
             (len, since) = (now, Instant::now());
         }
-        assert!(since.elapsed() < 3 * PATIENCE, "no progress behind {len} bytes");
+        if since.elapsed() > 3 * PATIENCE {
+            return None;
+        }
         thread::sleep(Duration::from_millis(20));
     }
 }

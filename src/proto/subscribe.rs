@@ -134,7 +134,8 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
         other => (other, StatusCode::OK),
     };
     let owner = parts.headers.get(link::INSTANCE_HEADER).and_then(|value| value.to_str().ok()).map(String::from);
-    if owner.as_deref() == Some(&site.instance) {
+    // A second upstream of one instance numbers itself behind the name.
+    if owner.as_deref().and_then(|owner| owner.split(' ').next()) == Some(&site.instance) {
         return Err(Refusal::new(StatusCode::LOOP_DETECTED, "this instance would be its own upstream"));
     }
     if wire == Wire::Link || owner.is_some() {

@@ -109,7 +109,7 @@ fn request(upstream: &Upstream, feed: &Feed, url: &Url) -> Result<Request<Empty<
     let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
     let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
     let mut request = Request::get(target).header(header::HOST, host).header(header::ACCEPT, accept);
-    request = request.header(header::CACHE_CONTROL, "no-store").header(link::INSTANCE_HEADER, &upstream.instance);
+    request = request.header(header::CACHE_CONTROL, "no-store").header(link::INSTANCE_HEADER, upstream.reader_name());
     if let Some(id) = resume {
         request = request.header("last-event-id", id);
     }

@@ -35,6 +35,8 @@ pub struct Upstream {
     pub dialer: Dialer,
     /// Names this process.
     pub instance: String,
+    /// Which of its upstreams this is, from 0.
+    pub ordinal: usize,
     /// Bytes that one event may have.
     pub max_message: usize,
     /// Silence after which the connection is given up; pings and comments count as sound.
@@ -51,6 +53,13 @@ pub struct Upstream {
     pub adopt_block: Option<(usize, Duration)>,
     /// How it is doing.
     pub health: Arc<Health>,
+}
+
+impl Upstream {
+    /// What the reader calls itself: two of one process must not take over each other's pins (LINKS 21).
+    pub fn reader_name(&self) -> String {
+        if self.ordinal == 0 { self.instance.clone() } else { format!("{} {}", self.instance, self.ordinal) }
+    }
 }
 
 /// How one connection ended.

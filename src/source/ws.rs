@@ -73,7 +73,7 @@ fn request(upstream: &Upstream, feed: &Feed, key: &str) -> io::Result<String> {
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {}\r\n{}: {}\r\n{}: {}\r\n",
         link::SUBPROTOCOL,
         link::INSTANCE_HEADER,
-        upstream.instance,
+        upstream.reader_name(),
         link::MAX_MESSAGE_HEADER,
         upstream.max_message,
     );
