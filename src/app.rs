@@ -1,5 +1,7 @@
 //! Runs a plan: builds the topic, starts what supplies it and what serves it, and ends them in order.
 
+mod balancing;
+
 use crate::{
     cli::StageArg,
     files::{self, Check, Watched},
@@ -89,10 +91,13 @@ pub async fn run(
     let shards = Shards::start(threads, &plan.tuning)?;
     let mut site = Site::new(plan.rules.clone(), plan.tuning.clone(), shards, instance);
     let identity = secure(&mut site, &plan, reload)?;
+    balancing::set_up(&mut site, &plan, identity.clone())?;
     let site = Arc::new(site);
     tokio::spawn(site.clone().keep_house());
     let topic = Arc::new(build_topic(&plan)?);
-    site.add(topic.clone());
+    if site.balancer.is_none() {
+        site.add(topic.clone());
+    }
 
     let (stop, stopped) = watch::channel(false);
     // Goes on during a drain, so that readiness can be asked then, too.

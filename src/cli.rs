@@ -2,6 +2,10 @@
 //!
 //! Nothing is decided here; [`crate::plan`] says what was meant.
 
+mod balance;
+
+pub use balance::Balance;
+
 use crate::{id::Since, proto::print::Output, source::lines::Framing, stage::flow::Rate, topic::Policy, units};
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, parser::ValueSource};
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -47,6 +51,8 @@ pub struct Args {
     pub keys: Keys,
     #[command(flatten, next_help_heading = "Consume")]
     pub consume: Consume,
+    #[command(flatten, next_help_heading = "Balance")]
+    pub balance: Balance,
     #[command(flatten, next_help_heading = "Produce")]
     pub produce: Produce,
     #[command(flatten, next_help_heading = "Stages, applied in the order given")]

@@ -43,6 +43,32 @@ pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
+/// A connection to an upstream.
+pub enum Connection {
+    /// As it is.
+    Plain(TcpStream),
+    /// Behind a handshake.
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+impl Connection {
+    /// To read from and write to.
+    pub fn io(&mut self) -> &mut dyn Io {
+        match self {
+            Connection::Plain(stream) => stream,
+            Connection::Tls(stream) => stream,
+        }
+    }
+
+    /// The same as a value.
+    pub fn boxed(self) -> Box<dyn Io> {
+        match self {
+            Connection::Plain(stream) => Box::new(stream),
+            Connection::Tls(stream) => stream,
+        }
+    }
+}
+
 /// How upstreams are reached.
 #[derive(Clone)]
 pub struct Dialer {
@@ -58,15 +84,23 @@ impl Dialer {
     /// # Errors
     /// What was attempted on what.
     pub async fn dial(&self, url: &Url) -> io::Result<Box<dyn Io>> {
+        self.connect(url).await.map(Connection::boxed)
+    }
+
+    /// The same, for whoever makes a difference between plain and TLS.
+    ///
+    /// # Errors
+    /// What was attempted on what.
+    pub async fn connect(&self, url: &Url) -> io::Result<Connection> {
         let attempt = async {
             let host = url.host_str().unwrap_or("localhost");
             let stream = self.dial_any(host, url.port_or_known_default().unwrap_or(80)).await?;
             stream.set_nodelay(true)?;
             socket2::SockRef::from(&stream).set_keepalive(true)?;
             if matches!(url.scheme(), "wss" | "https") {
-                return Ok(Box::new(tls::connect(&self.tls, host, stream).await?) as Box<dyn Io>);
+                return Ok(Connection::Tls(Box::new(tls::connect(&self.tls, host, stream).await?)));
             }
-            Ok(Box::new(stream) as Box<dyn Io>)
+            Ok(Connection::Plain(stream))
         };
         tokio::time::timeout(self.timeout, attempt).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }

@@ -1,6 +1,9 @@
 //! What was meant: roles, derived defaults, and every refusal. Pure, so that a table tests it.
 
+mod balance;
+
 use crate::{
+    balance::Settings as Balancing,
     cli::{Args, Keys, LogFormat, StageArg, Trace},
     id::Since,
     log::Limits,
@@ -34,6 +37,8 @@ pub struct Plan {
     pub consume: Vec<Url>,
     /// How.
     pub consuming: Consuming,
+    /// What is balanced.
+    pub balance: Option<Balancing>,
     /// In order.
     pub stages: Vec<StageArg>,
     /// Events go to standard output.
@@ -138,7 +143,8 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
     let serve = serving(args)?;
     let admin = args.serve.admin_address.as_deref().map(split_address).transpose()?;
     let consume = upstreams(args)?;
-    let produce = producing(args, consume.is_empty())?;
+    let balance = balance::balancing(args)?;
+    let produce = producing(args, consume.is_empty() && balance.is_none())?;
     let print = printing(args, serve.is_some())?;
     let consuming = consuming(args, &consume)?;
     let tls = tls_files(args, serve.is_some(), &consume)?;
@@ -147,7 +153,7 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
         return refuse("--token-file, --jwt-secret-file and --jwks are about readers: drop --no-serve");
     }
     check_stages(&args.stages.order)?;
-    let accept_publish = accept_publish(args, &serve, &produce, &consume)?;
+    let accept_publish = accept_publish(args, &serve, &produce, &consume, balance.is_some())?;
     let policy = policy(args, &produce, accept_publish);
     let limits = &args.limits;
     let (max_message, second) = (limits.max_message.unwrap_or(1 << 20), Duration::from_secs(1));
@@ -158,6 +164,7 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
         produce,
         consume,
         consuming,
+        balance,
         stages: args.stages.order.clone(),
         print,
         window: Limits {
@@ -386,7 +393,7 @@ fn consuming(args: &Args, upstreams: &[Url]) -> Planned<Consuming> {
             ("--cursor-file", consume.cursor_file.is_some()),
             ("--since", consume.since.is_some()),
             ("--retries", consume.retries.is_some()),
-            ("--ca", consume.ca.is_some()),
+            ("--ca", consume.ca.is_some() && args.balance.balance.is_empty()),
             ("--header", !consume.header.is_empty()),
             ("--consume-token-file", consume.consume_token_file.is_some()),
             ("--echo", echo),
@@ -466,8 +473,9 @@ fn accept_publish(
     serve: &Option<ServePlan>,
     produce: &Option<Producer>,
     consume: &[Url],
+    balances: bool,
 ) -> Planned<bool> {
-    let idle = produce.is_none() && consume.is_empty();
+    let idle = produce.is_none() && consume.is_empty() && !balances;
     match (args.serve.accept_publish, serve) {
         (_, None) if idle => refuse("nothing to do: add --consume URL or --produce -, or drop --no-serve"),
         (Some(true), None) => refuse("--accept-publish needs a server: drop --no-serve"),
@@ -514,6 +522,11 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for url in &self.consume {
             writeln!(f, "consume  {}", redacted(url))?;
+        }
+        if let Some(balance) = &self.balance {
+            for member in &balance.members {
+                writeln!(f, "balance  {member}, {}", balance.habits.policy)?;
+            }
         }
         match &self.produce {
             None => {}
@@ -562,7 +575,7 @@ mod tests {
     #[test]
     fn roles_follow_from_the_options() {
         type Check = fn(&Plan) -> bool;
-        let table: [(&str, Check); 14] = [
+        let table: [(&str, Check); 15] = [
             ("", |p| p.produce == Some(Producer::Random) && !p.rules.accept_publish),
             ("", |p| p.serve.as_ref().is_some_and(|s| s.address == "localhost:8080" && s.path == "/events")),
             ("-serve-address localhost:8081", |p| p.serve.as_ref().is_some_and(|s| s.port == 8081)),
@@ -580,6 +593,11 @@ mod tests {
             ("--produce -", |p| p.policy == Some(Policy::Block)),
             ("--produce - --accept-publish", |p| p.policy.is_none()),
             ("--produce exec:date", |p| p.policy.is_none()),
+            ("--balance a:1,b:1", |p| {
+                p.balance.as_ref().is_some_and(|b| b.members.len() == 2)
+                    && p.produce.is_none()
+                    && !p.rules.accept_publish
+            }),
             ("--produce - --no-serve --map .a", |p| p.serve.is_none() && p.print.is_some()),
         ];
         for (line, check) in table {
@@ -613,6 +631,11 @@ mod tests {
             ("--consume a/b -H nonsense", "Name: value"),
             ("--consume http://a/b --echo", "ws"),
             ("--no-produce --accept-publish=false", "--accept-publish"),
+            ("--balance a:1 --consume b:1", "--consume"),
+            ("--balance a:1 --filter .a", "stages"),
+            ("--balance a:1,http://b:1/events", "whole servers"),
+            ("--balance ftp://a", "https"),
+            ("--balance a:1 --no-serve", "--no-serve"),
         ];
         for (line, hint) in table {
             let refusal = meant(line).err().unwrap_or_else(|| panic!("not refused: {line}"));

@@ -1,6 +1,7 @@
 //! What one process serves: its topics, by path, and what holds for all of them.
 
 use crate::{
+    balance::Balancer,
     files::Watched,
     proto::{
         admin::Inside,
@@ -51,6 +52,8 @@ pub struct Site {
     pub tls: Option<Arc<Watched<Identity>>>,
     /// What tokens are judged by; with it, every request needs one.
     pub keys: Option<Arc<Watched<Keys>>>,
+    /// In front of back ends.
+    pub balancer: Option<Arc<Balancer>>,
     /// Names this process in `Wsevent-Path` (LINKS 25).
     pub instance: String,
     /// One permit per connection.
@@ -71,6 +74,7 @@ impl Site {
             tasks: Arc::new(Tasks::new(tuning)),
             tls: None,
             keys: None,
+            balancer: None,
             instance,
             slots,
             inside: Inside::default(),

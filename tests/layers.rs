@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 const LAYERS: [&[&str]; 5] = [
     &["id", "units"],
     &["event", "pins", "log", "tally", "topic", "matcher", "audience"],
-    &["link", "net", "sys", "files", "tls", "token", "stage", "site", "proto", "source"],
+    &["link", "net", "sys", "files", "tls", "token", "stage", "site", "proto", "source", "balance"],
     &["cli", "plan"],
     &["app", "trace"],
 ];

@@ -59,6 +59,29 @@ fn dummy_number(event: &str, address: &str) -> u64 {
     number.parse().expect("a number")
 }
 
+/// Scenario one of the pattern: clients consume over a reverse proxy.
+#[test]
+fn scenario_one_spreads_clients_over_three_producers() {
+    // Ports below 1024 belong to root.
+    let port = if TcpListener::bind("localhost:80").is_ok() { 80 } else { 8000 };
+    let _turn = ports(&[port, 8080, 8081, 8082]);
+    let _producers = [8080, 8081, 8082].map(|port| service(&format!("-serve-address localhost:{port}"), "-"));
+    let proxy = Wsevent::program(root().join("scripts/wsproxy")).args([port.to_string()]);
+    let proxy = proxy.env("WSPROXY", binary().to_str().expect("a path")).start();
+    proxy.said("serving");
+    let clients: Vec<Running> = (0..6).map(|_| wsclient(&[&port.to_string()])).collect();
+    let mut shares = std::collections::BTreeMap::new();
+    for client in &clients {
+        let lines = client.lines(5);
+        let producer = lines[0].split(": ").nth(1).expect("who said it").to_owned();
+        let numbers: Vec<u64> = lines.iter().map(|line| dummy_number(&format!("{line}\n"), &producer)).collect();
+        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+        *shares.entry(producer).or_insert(0) += 1;
+    }
+    let expected = ["localhost:8080", "localhost:8081", "localhost:8082"].map(|address| (address.to_owned(), 2));
+    assert_eq!(shares.into_iter().collect::<Vec<_>>(), expected);
+}
+
 fn assert_dummies<S: AsRef<str>>(events: &[S], address: &str) {
     let numbers: Vec<u64> = events.iter().map(|event| dummy_number(event.as_ref(), address)).collect();
     let first = numbers.first().expect("events");

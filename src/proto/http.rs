@@ -9,7 +9,7 @@ use super::{
     subscribe::{self, Peer, Refusal, Subscription},
     wire::Wire,
 };
-use crate::{id::Id, link::END_TRAILER, site::Site, tls::Stream};
+use crate::{balance, id::Id, link::END_TRAILER, site::Site, tls::Stream};
 use bytes::{Buf, Bytes};
 use futures_util::stream;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -33,7 +33,7 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-type Body = UnsyncBoxBody<Bytes, Infallible>;
+type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 /// The connection's slot, handed on when it turns into a stream.
 type Permit = Arc<Mutex<Option<Box<dyn Any + Send>>>>;
 
@@ -95,6 +95,10 @@ async fn route(
     auth::admit(&site, &mut parts)?;
     if let Some(answer) = admin::answer(&site, &parts).await? {
         return Ok(json_answer(StatusCode::OK, answer.headers, answer.body));
+    }
+    if let Some(balancer) = site.balancer.as_ref().filter(|balancer| balancer.relays(parts.uri.path())) {
+        let response = balance::http::forward(balancer, parts, body, upgrade, site.tls.is_some()).await?;
+        return Ok(response.map(BodyExt::boxed_unsync));
     }
     if let Some(wire) = subscribe::wanted_wire(&parts) {
         let subscription = subscribe::subscribe(&site, &parts, wire).await?;
@@ -185,11 +189,15 @@ impl Going {
 }
 
 fn empty() -> Body {
-    Full::default().boxed_unsync()
+    whole(Bytes::new())
+}
+
+fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 fn json_answer(status: StatusCode, headers: HeaderMap, body: Bytes) -> Response<Body> {
-    let mut response = Response::new(Full::new(body).boxed_unsync());
+    let mut response = Response::new(whole(body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

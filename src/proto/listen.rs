@@ -9,7 +9,7 @@ use super::{
     subscribe::{self, Peer, Refusal, Subscription},
     wire::Wire,
 };
-use crate::{site::Site, tls::Stream};
+use crate::{balance::relay, site::Site, tls::Stream};
 use bytes::{Bytes, BytesMut};
 use hyper::{HeaderMap, Request, StatusCode, Version, http::request::Parts};
 use std::{any::Any, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -91,11 +91,23 @@ async fn greet(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, permit: Box
     let parts = match head.await {
         Ok(Ok(Some((mut parts, len)))) => {
             parts.extensions.insert(Peer(peer.ip()));
-            if let Some(wire) = subscribe::wanted_wire(&parts) {
-                let early = buf.split_off(len).freeze();
-                return open_stream(&site, stream, parts, wire, early, permit).await;
+            let balancer = site.balancer.as_ref().filter(|balancer| balancer.relays(parts.uri.path()));
+            match (balancer, subscribe::wanted_wire(&parts)) {
+                (Some(_), _) if relay::is_ambiguous(&parts) => {
+                    let refusal = Refusal::new(StatusCode::BAD_REQUEST, "Content-Length beside Transfer-Encoding");
+                    return refuse(&mut stream, &refusal, false).await;
+                }
+                (Some(balancer), Some(_)) if relay::is_direct(&parts) => {
+                    let relayed = relay::serve(&site, balancer, stream, parts, buf.split_off(len).freeze()).await;
+                    drop(permit);
+                    return relayed;
+                }
+                (None, Some(wire)) => {
+                    let early = buf.split_off(len).freeze();
+                    return open_stream(&site, stream, parts, wire, early, permit).await;
+                }
+                _ => parts,
             }
-            parts
         }
         Ok(Ok(None)) => return Ok(()),
         Ok(Err(error)) => {
@@ -213,7 +225,11 @@ fn head_text(status: StatusCode, headers: &HeaderMap, chunked: bool, wire: Wire)
     text.into()
 }
 
-async fn refuse(stream: &mut Stream, refusal: &Refusal, old: bool) -> io::Result<()> {
+/// Answers with a refusal, and closes.
+///
+/// # Errors
+/// When the peer does not take it.
+pub async fn refuse(stream: &mut Stream, refusal: &Refusal, old: bool) -> io::Result<()> {
     let body = refusal_body(refusal);
     let mut text = BytesMut::from(&head_text(refusal.status, &refusal.headers, false, Wire::Sse)[..]);
     text.truncate(text.len() - 2);

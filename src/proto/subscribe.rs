@@ -3,6 +3,7 @@
 use super::{auth, wire::Wire};
 use crate::{
     audience::{self, Viewer},
+    balance::headers::is_forwarded,
     id::Since,
     link,
     log::Start,
@@ -86,7 +87,8 @@ pub fn wanted_wire(parts: &Parts) -> Option<Wire> {
     accepts(&parts.headers)
 }
 
-fn is_upgrade(headers: &HeaderMap) -> bool {
+/// Whether the request asks to become a WebSocket.
+pub fn is_upgrade(headers: &HeaderMap) -> bool {
     has_token(headers, header::UPGRADE, "websocket")
 }
 
@@ -169,14 +171,16 @@ pub fn viewer(parts: &Parts, wire: Option<Wire>, relay: bool) -> Result<Viewer, 
 }
 
 /// LINKS 24: events for others go only to a link with the right to them. Without any access control that is a link
-/// from this machine that is no web page, and that does not say by metadata whom it reads for.
+/// from this machine that is no web page, that no proxy brought from elsewhere, and that does not say by metadata whom it
+/// reads for.
 fn is_trusted_hop(site: &Site, parts: &Parts, wire: Wire) -> bool {
     if let Some(relay) = auth::is_relay(site, parts) {
         return wire == Wire::Link && relay;
     }
     let local = parts.extensions.get::<Peer>().is_some_and(|peer| peer.0.to_canonical().is_loopback());
     let anonymous = query_pairs(parts).all(|(name, _)| matches!(name.as_str(), "since" | "last_event_id" | "match"));
-    wire == Wire::Link && local && anonymous && !parts.headers.contains_key(header::ORIGIN)
+    let direct = !parts.headers.contains_key(header::ORIGIN) && !is_forwarded(&parts.headers);
+    wire == Wire::Link && local && anonymous && direct
 }
 
 /// Who asks, in a request's extensions.

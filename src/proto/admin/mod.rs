@@ -109,12 +109,15 @@ impl Answer {
     }
 }
 
-/// `None` when the path is a user's.
+/// `None` when the path is a user's, or that of a topic of our own.
 ///
 /// # Errors
 /// 404 for what is unknown under `/-/`, 405 for what is not a GET, 503 while not ready.
 pub async fn answer(site: &Site, parts: &Parts) -> Result<Option<Answer>, Refusal> {
     let Some(name) = parts.uri.path().strip_prefix("/-/") else { return Ok(None) };
+    if site.topic(parts.uri.path()).is_some() {
+        return Ok(None);
+    }
     let unknown = || Refusal::new(StatusCode::NOT_FOUND, format!("nothing at /-/{name}"));
     let door = parts.extensions.get::<Door>().and_then(|door| door.0);
     if !matches!(name, "" | "healthz" | "readyz" | "status" | "metrics") || !site.inside.is_open_at(door) {

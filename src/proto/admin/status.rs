@@ -59,6 +59,7 @@ async fn own(site: &Site, collected: Option<&Collected>) -> Value {
         "max_connections": site.rules.max_connections,
         "topics": topics,
         "upstreams": upstreams.collect::<Vec<_>>(),
+        "balancer": site.balancer.as_ref().map(|balancer| balancer.describe()),
     })
 }
 

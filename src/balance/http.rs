@@ -1,0 +1,223 @@
+//! Requests that are no stream on a fresh connection: taken apart by the HTTP server, put together again for a back end.
+//!
+//! A request is repeated elsewhere only where that is safe: before it was sent, or when it has no body and its method
+//! may be repeated (RFC 9110 §9.2.2).
+
+use super::{
+    Balancer,
+    headers::{self, Arrival},
+    is_failure,
+    pool::Lease,
+    splice::{self, Ways},
+};
+use crate::{
+    net::Connection,
+    proto::subscribe::{Refusal, is_upgrade},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, combinators::UnsyncBoxBody};
+use hyper::{
+    HeaderMap, Request, Response, StatusCode,
+    body::{Body, Frame, Incoming, SizeHint},
+    client::conn::http1,
+    header::{self, HeaderValue},
+    http::request::Parts,
+    upgrade::OnUpgrade,
+};
+use hyper_util::rt::TokioIo;
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{task::JoinHandle, time::timeout};
+
+/// What goes to a back end.
+type Outbound = UnsyncBoxBody<Bytes, hyper::Error>;
+
+/// Passes the request on, and the answer back. `upgrade` is the client's side of what may become a WebSocket.
+///
+/// # Errors
+/// The refusal to answer with: 503 when no back end answers.
+pub async fn forward(
+    balancer: &Arc<Balancer>,
+    parts: Parts,
+    body: Incoming,
+    upgrade: OnUpgrade,
+    tls: bool,
+) -> Result<Response<Relayed>, Refusal> {
+    let wants_upgrade = is_upgrade(&parts.headers);
+    let mut fields = headers::for_backend(&parts.headers, Arrival::of(&parts, tls));
+    if wants_upgrade {
+        fields.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    let (response, held) = answered(balancer, &parts, fields, body).await?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS && wants_upgrade {
+        return Ok(switch(response, held, upgrade, balancer.settings.idle_timeout));
+    }
+    let (mut head, body) = response.into_parts();
+    headers::strip(&mut head.headers);
+    Ok(Response::from_parts(head, Relayed { body: Some(body), _held: Some(held) }))
+}
+
+/// What lasts as long as the answer: the hold on the back end, and whoever drives its connection.
+struct Held {
+    _lease: Lease,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+async fn answered(
+    balancer: &Balancer,
+    parts: &Parts,
+    fields: HeaderMap,
+    body: Incoming,
+) -> Result<(Response<Incoming>, Held), Refusal> {
+    let repeatable = body.is_end_stream() && parts.method.is_idempotent();
+    let sent = Arc::new(AtomicU64::new(0));
+    let mut body = Some(body);
+    let mut search = balancer.search(parts);
+    loop {
+        let (lease, connection) = search.next().await?;
+        let outbound = match body.take() {
+            Some(body) if !body.is_end_stream() => Counted { body, sent: sent.clone() }.boxed_unsync(),
+            _ => Empty::new().map_err(|never| match never {}).boxed_unsync(),
+        };
+        let request = request(&balancer.target(&lease.backend().member, parts), parts, &fields, outbound)?;
+        match exchange(connection, request, &sent, balancer.settings.handshake_timeout).await {
+            Ok((response, driver)) => {
+                let failed = is_failure(response.status().as_u16());
+                if failed {
+                    search.failed(&lease, &format!("it answered {}", response.status().as_u16()));
+                } else {
+                    lease.succeeded();
+                }
+                if !failed || !repeatable || !search.has_more() {
+                    return Ok((response, Held { _lease: lease, driver }));
+                }
+                driver.abort();
+            }
+            Err(why) => {
+                search.failed(&lease, &why);
+                if !repeatable {
+                    return Err(Refusal::new(StatusCode::BAD_GATEWAY, "the back end did not answer"));
+                }
+            }
+        }
+    }
+}
+
+fn request(target: &str, parts: &Parts, fields: &HeaderMap, body: Outbound) -> Result<Request<Outbound>, Refusal> {
+    let request = Request::builder().method(parts.method.clone()).uri(target).body(body);
+    let mut request = request.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    *request.headers_mut() = fields.clone();
+    Ok(request)
+}
+
+/// Sends the request; a back end that neither takes more of it nor answers for that long has failed.
+async fn exchange(
+    connection: Connection,
+    request: Request<Outbound>,
+    sent: &AtomicU64,
+    patience: Duration,
+) -> Result<(Response<Incoming>, JoinHandle<()>), String> {
+    let shaken = http1::handshake(TokioIo::new(connection.boxed())).await;
+    let (mut sender, driver) = shaken.map_err(|error| error.to_string())?;
+    let driver = tokio::spawn(async move {
+        let _ = driver.with_upgrades().await;
+    });
+    let response = sender.send_request(request);
+    tokio::pin!(response);
+    let mut before = 0;
+    let failure = loop {
+        match timeout(patience, &mut response).await {
+            Ok(Ok(response)) => return Ok((response, driver)),
+            Ok(Err(error)) => break error.to_string(),
+            Err(_) if sent.load(Ordering::Relaxed) == before => break "no answer in time".into(),
+            Err(_) => before = sent.load(Ordering::Relaxed),
+        }
+    };
+    driver.abort();
+    Err(failure)
+}
+
+/// Both sides become a WebSocket.
+fn switch(
+    mut response: Response<Incoming>,
+    held: Held,
+    client: OnUpgrade,
+    idle: Option<Duration>,
+) -> Response<Relayed> {
+    let backend = hyper::upgrade::on(&mut response);
+    let (mut head, _) = response.into_parts();
+    tokio::spawn(async move {
+        if let (Ok(client), Ok(backend)) = tokio::join!(client, backend) {
+            let _ = splice::between(TokioIo::new(client), TokioIo::new(backend), Ways::Both, idle).await;
+        }
+        drop(held);
+    });
+    headers::strip(&mut head.headers);
+    head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    head.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    Response::from_parts(head, Relayed { body: None, _held: None })
+}
+
+/// A request's body that counts what has gone.
+struct Counted {
+    body: Incoming,
+    sent: Arc<AtomicU64>,
+}
+
+impl Body for Counted {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer's body, and the hold on the back end that it comes from.
+pub struct Relayed {
+    body: Option<Incoming>,
+    _held: Option<Held>,
+}
+
+impl Body for Relayed {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+    }
+}

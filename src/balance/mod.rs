@@ -1,0 +1,154 @@
+//! The balancer: one URL in front of several back ends (docs/balancer.md).
+//!
+//! Whole servers are relayed: a request goes to a chosen back end, and what is answered comes back as it is. Streams
+//! and WebSockets on a fresh connection are bytes between two sockets ([`relay`]); everything else is taken apart and
+//! put together again by the HTTP library ([`http`]).
+
+mod answer;
+pub mod breaker;
+pub mod choice;
+pub mod headers;
+pub mod http;
+pub mod member;
+pub mod pool;
+pub mod relay;
+mod splice;
+
+use crate::{
+    net::{Connection, Dialer},
+    proto::subscribe::{Peer, Refusal, query_pairs},
+};
+use choice::{Key, Policy};
+use hyper::{
+    StatusCode,
+    header::{self, HeaderName},
+    http::request::Parts,
+};
+use member::Member;
+use pool::{Habits, Lease, Pool};
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+use tracing::debug;
+
+/// Where breakers tell what becomes of back ends.
+pub const NEWS: &str = "/-/balancer";
+/// When nobody answers, a client may ask again after so many seconds.
+const RETRY_AFTER: &str = "1";
+
+/// What was asked for.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The back ends to begin with.
+    pub members: Vec<Member>,
+    /// What holds for them.
+    pub habits: Habits,
+    /// For a connection to a back end, TLS included.
+    pub connect_timeout: Duration,
+    /// For a back end to begin its answer.
+    pub handshake_timeout: Duration,
+    /// A relayed stream that was silent for so long is ended.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// See the module's text.
+pub struct Balancer {
+    /// The back ends.
+    pub pool: Arc<Pool>,
+    settings: Settings,
+    dialer: Dialer,
+    /// The path under which a topic of the back ends is served; `None` where they are whole servers.
+    path: Option<String>,
+}
+
+impl Balancer {
+    /// In front of `pool`, serving its members' topic at `path`.
+    pub fn new(settings: Settings, pool: Arc<Pool>, dialer: Dialer, path: &str) -> Self {
+        let of_topics = settings.members.iter().any(|member| member.topic().is_some());
+        let dialer = Dialer { timeout: settings.connect_timeout, ..dialer };
+        Balancer { pool, settings, dialer, path: of_topics.then(|| path.to_owned()) }
+    }
+
+    /// Whether a request for this path goes to a back end. What is under `/-/` is ours.
+    pub fn relays(&self, path: &str) -> bool {
+        let own = path == "/-" || path.starts_with("/-/");
+        !own && self.path.as_ref().is_none_or(|served| served == path)
+    }
+
+    /// For the status.
+    pub fn describe(&self) -> Value {
+        json!({ "mode": "relay", "policy": self.pool.policy().to_string(), "backends": self.pool.describe() })
+    }
+
+    /// The request target at a back end.
+    fn target(&self, member: &Member, parts: &Parts) -> String {
+        let path = member.topic().unwrap_or_else(|| parts.uri.path());
+        match parts.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        }
+    }
+
+    /// What a hashing policy goes by.
+    fn key(&self, parts: &Parts) -> u64 {
+        let Policy::Hash(key) = self.pool.policy() else { return 0 };
+        let text = match key {
+            Key::Ip => parts.extensions.get::<Peer>().map(|peer| peer.0.to_canonical().to_string()),
+            Key::Header(name) => HeaderName::from_bytes(name.as_bytes())
+                .ok()
+                .and_then(|name| parts.headers.get(name))
+                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
+            Key::Query(name) => query_pairs(parts).find(|(known, _)| known == name).map(|(_, value)| value),
+        };
+        choice::hash(text.unwrap_or_default().as_bytes())
+    }
+
+    /// Looks for a back end that takes this request.
+    fn search(&self, parts: &Parts) -> Search<'_> {
+        Search { balancer: self, key: self.key(parts), tried: Vec::new() }
+    }
+}
+
+/// One request's way through the back ends: each is tried at most once.
+struct Search<'a> {
+    balancer: &'a Balancer,
+    key: u64,
+    tried: Vec<u64>,
+}
+
+impl Search<'_> {
+    /// A connection to the next back end that takes one.
+    ///
+    /// # Errors
+    /// 503 when there is none left.
+    async fn next(&mut self) -> Result<(Lease, Connection), Refusal> {
+        loop {
+            let lease = self.balancer.pool.take(self.key, &self.tried).ok_or_else(nobody)?;
+            self.tried.push(lease.backend().name());
+            match self.balancer.dialer.connect(&lease.backend().member.url).await {
+                Ok(io) => return Ok((lease, io)),
+                Err(error) => self.failed(&lease, &crate::net::plain_words(&error)),
+            }
+        }
+    }
+
+    /// The back end did not do what it was asked.
+    fn failed(&self, lease: &Lease, why: &str) {
+        debug!(backend = %lease.backend().member, why, "back end failed");
+        lease.failed(why);
+    }
+
+    /// Whether somebody is left to ask.
+    fn has_more(&self) -> bool {
+        self.tried.len() < self.balancer.pool.backends().len()
+    }
+}
+
+fn nobody() -> Refusal {
+    let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "no back end answers");
+    refusal.with(header::RETRY_AFTER, RETRY_AFTER)
+}
+
+/// An answer that says that the back end cannot do its work now, though it is there.
+fn is_failure(status: u16) -> bool {
+    matches!(status, 502..=504)
+}

@@ -1,0 +1,135 @@
+//! A stream or a WebSocket on a fresh connection: its request's head goes to a back end, the answer's head comes back,
+//! and from there on bytes are relayed unread.
+//!
+//! A back end that does not answer, or not in HTTP, is left for the next one; the client has not seen a byte by then.
+
+use super::{
+    Balancer,
+    answer::Answer,
+    headers::{self, Arrival},
+    is_failure,
+    pool::Lease,
+    splice::{self, Ways},
+};
+use crate::{
+    net::{Connection, Io},
+    proto::{
+        auth, listen,
+        subscribe::{Refusal, is_upgrade, wanted_wire},
+    },
+    site::Site,
+    tls::Stream,
+};
+use bytes::{Bytes, BytesMut};
+use hyper::{
+    HeaderMap, Version,
+    header::{self, HeaderValue},
+    http::request::Parts,
+};
+use std::{io, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+/// Whether this is a request whose connection belongs to one stream from now on: nothing stands behind its head.
+pub fn is_direct(parts: &Parts) -> bool {
+    let fields = &parts.headers;
+    let body = fields.contains_key(header::CONTENT_LENGTH) || fields.contains_key(header::TRANSFER_ENCODING);
+    let host = fields.get_all(header::HOST).iter().count() == 1;
+    parts.version == Version::HTTP_11 && host && !body && wanted_wire(parts).is_some()
+}
+
+/// Whether two servers could read differently where this request ends (RFC 9112 §6.1).
+pub fn is_ambiguous(parts: &Parts) -> bool {
+    parts.headers.contains_key(header::CONTENT_LENGTH) && parts.headers.contains_key(header::TRANSFER_ENCODING)
+}
+
+/// Serves a connection whose first request is [direct](is_direct). `early` is what came behind its head.
+///
+/// # Errors
+/// What broke the connection.
+pub async fn serve(
+    site: &Site,
+    balancer: &Balancer,
+    mut client: Stream,
+    mut parts: Parts,
+    early: Bytes,
+) -> io::Result<()> {
+    let upgrade = is_upgrade(&parts.headers);
+    let arrival = Arrival::of(&parts, matches!(client, Stream::Tls(_)));
+    let asked = match auth::admit(site, &mut parts) {
+        Ok(()) => ask(balancer, &parts, arrival, upgrade).await,
+        Err(refusal) => Err(refusal),
+    };
+    let (_lease, mut backend, answer) = match asked {
+        Ok(asked) => asked,
+        Err(refusal) => return listen::refuse(&mut client, &refusal, false).await,
+    };
+    client.write_all(&answer.to_bytes()).await?;
+    let settings = &balancer.settings;
+    match (answer.status, answer.body_left()) {
+        (101, _) => {
+            backend.io().write_all(&early).await?;
+            splice::run(client, backend, Ways::Both, settings.idle_timeout).await
+        }
+        (_, Some(left)) if upgrade => pass_body(&mut client, backend.io(), left, settings.handshake_timeout).await,
+        // Whether it ends is between the two ends: who was refused does not wait for long.
+        _ if upgrade => splice::run(client, backend, Ways::Answer, Some(settings.handshake_timeout)).await,
+        _ => splice::run(client, backend, Ways::Answer, settings.idle_timeout).await,
+    }
+}
+
+/// A back end's connection with its answer to this request.
+async fn ask(
+    balancer: &Balancer,
+    parts: &Parts,
+    arrival: Arrival,
+    upgrade: bool,
+) -> Result<(Lease, Connection, Answer), Refusal> {
+    let mut fields = headers::for_backend(&parts.headers, arrival);
+    let wish = if upgrade { "Upgrade" } else { "close" };
+    fields.insert(header::CONNECTION, HeaderValue::from_static(wish));
+    if upgrade {
+        fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    let mut search = balancer.search(parts);
+    loop {
+        let (lease, mut backend) = search.next().await?;
+        let head = request_head(&balancer.target(&lease.backend().member, parts), &fields);
+        let exchange = exchange(backend.io(), &head, upgrade);
+        let answered = timeout(balancer.settings.handshake_timeout, exchange).await;
+        match answered.unwrap_or_else(|_| Err("no answer in time".into())) {
+            Ok(answer) if is_failure(answer.status) => {
+                search.failed(&lease, &format!("it answered {}", answer.status));
+                if !search.has_more() {
+                    return Ok((lease, backend, answer));
+                }
+            }
+            Ok(answer) => {
+                lease.succeeded();
+                return Ok((lease, backend, answer));
+            }
+            Err(why) => search.failed(&lease, &why),
+        }
+    }
+}
+
+async fn exchange(backend: &mut dyn Io, head: &[u8], upgrade: bool) -> Result<Answer, String> {
+    // What was said before a connection broke still counts: reading tells how it ended.
+    let _ = backend.write_all(head).await;
+    Answer::read(backend, upgrade).await
+}
+
+fn request_head(target: &str, fields: &HeaderMap) -> Bytes {
+    let mut text = BytesMut::from(format!("GET {target} HTTP/1.1\r\n").as_bytes());
+    headers::write(fields, &mut text);
+    text.freeze()
+}
+
+/// The rest of a refusal's body.
+async fn pass_body(client: &mut Stream, backend: &mut dyn Io, left: u64, patience: Duration) -> io::Result<()> {
+    let passed = timeout(patience, tokio::io::copy(&mut backend.take(left), client)).await;
+    passed.map_err(|_| io::ErrorKind::TimedOut)??;
+    client.shutdown().await
+}

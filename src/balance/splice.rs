@@ -1,0 +1,166 @@
+//! Bytes between two sockets, unread.
+//!
+//! Between plain sockets an idle pair holds no buffer: what is readable is read into a block that the thread owns, and
+//! only what the other side does not take at once is kept.
+
+use crate::{net::Connection, tls::Stream};
+use bytes::Bytes;
+use std::{
+    cell::RefCell,
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::tcp::{ReadHalf, WriteHalf},
+    time::timeout,
+};
+
+/// What is read at once from a plain socket.
+const BLOCK: usize = 64 << 10;
+/// The same where TLS stands between, per connection and direction.
+const TLS_BLOCK: usize = 8 << 10;
+/// One side has said all; the other one's last words are awaited for so long.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; BLOCK].into_boxed_slice());
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Ways {
+    /// Both: what was upgraded.
+    Both,
+    /// To the client. What it still says is heard by nobody, and its end is the end.
+    Answer,
+}
+
+/// Carries bytes until one side ends, or nothing moved for `idle`.
+///
+/// # Errors
+/// What broke the connection.
+pub async fn run(client: Stream, backend: Connection, ways: Ways, idle: Option<Duration>) -> io::Result<()> {
+    match (client, backend) {
+        (Stream::Plain(mut client), Connection::Plain(mut backend)) => {
+            let (moved, client, backend) = (AtomicU64::new(0), client.split(), backend.split());
+            let asking = carry_plain(client.0, Some(backend.1).filter(|_| ways == Ways::Both), &moved);
+            let answering = carry_plain(backend.0, Some(client.1), &moved);
+            join(ways, idle, &moved, asking, answering).await
+        }
+        (client, backend) => between(client, backend.boxed(), ways, idle).await,
+    }
+}
+
+/// The same for whatever can be read and written.
+///
+/// # Errors
+/// What broke the connection.
+pub async fn between(
+    client: impl AsyncRead + AsyncWrite,
+    backend: impl AsyncRead + AsyncWrite,
+    ways: Ways,
+    idle: Option<Duration>,
+) -> io::Result<()> {
+    let (client, backend) = (tokio::io::split(client), tokio::io::split(backend));
+    let moved = AtomicU64::new(0);
+    let asking = carry(client.0, Some(backend.1).filter(|_| ways == Ways::Both), &moved);
+    let answering = carry(backend.0, Some(client.1), &moved);
+    join(ways, idle, &moved, asking, answering).await
+}
+
+/// Both directions until they are done.
+async fn join(
+    ways: Ways,
+    idle: Option<Duration>,
+    moved: &AtomicU64,
+    asking: impl Future<Output = io::Result<()>>,
+    answering: impl Future<Output = io::Result<()>>,
+) -> io::Result<()> {
+    let both = async {
+        tokio::pin!(asking, answering);
+        let asked_last = tokio::select! {
+            ended = &mut answering => ended.map(|()| true)?,
+            ended = &mut asking => ended.map(|()| false)?,
+        };
+        match ways {
+            Ways::Answer => Ok(()),
+            Ways::Both if asked_last => timeout(LAST_WORDS, asking).await.unwrap_or(Ok(())),
+            Ways::Both => timeout(LAST_WORDS, answering).await.unwrap_or(Ok(())),
+        }
+    };
+    tokio::select! {
+        ended = both => ended,
+        () = silence(idle, moved) => Ok(()),
+    }
+}
+
+/// Resolves once nothing has moved for that long.
+async fn silence(idle: Option<Duration>, moved: &AtomicU64) {
+    let Some(idle) = idle else { return std::future::pending().await };
+    let mut before = moved.load(Ordering::Relaxed);
+    loop {
+        tokio::time::sleep(idle).await;
+        let now = moved.load(Ordering::Relaxed);
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+}
+
+/// One direction; without a `to` what comes is forgotten.
+async fn carry_plain(from: ReadHalf<'_>, mut to: Option<WriteHalf<'_>>, moved: &AtomicU64) -> io::Result<()> {
+    loop {
+        from.readable().await?;
+        let step = BUFFER.with_borrow_mut(|block| -> io::Result<(usize, Bytes)> {
+            let read = from.try_read(block)?;
+            let written = match &to {
+                None => read,
+                Some(to) => match to.try_write(&block[..read]) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                    written => written?,
+                },
+            };
+            Ok((read, Bytes::copy_from_slice(&block[written..read])))
+        });
+        match step {
+            Ok((0, _)) => break,
+            Ok((read, rest)) => {
+                moved.fetch_add(read as u64, Ordering::Relaxed);
+                if let Some(to) = to.as_mut().filter(|_| !rest.is_empty()) {
+                    to.write_all(&rest).await?;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    match &mut to {
+        Some(to) => to.shutdown().await,
+        None => Ok(()),
+    }
+}
+
+/// One direction; without a `to` what comes is forgotten.
+async fn carry(
+    mut from: impl AsyncRead + Unpin,
+    mut to: Option<impl AsyncWrite + Unpin>,
+    moved: &AtomicU64,
+) -> io::Result<()> {
+    let mut block = vec![0; TLS_BLOCK];
+    loop {
+        let read = from.read(&mut block).await?;
+        moved.fetch_add(read as u64, Ordering::Relaxed);
+        match &mut to {
+            Some(to) if read == 0 => return to.shutdown().await,
+            Some(to) => {
+                to.write_all(&block[..read]).await?;
+                to.flush().await?;
+            }
+            None if read == 0 => return Ok(()),
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The balancer's options.
+
+use crate::{balance::choice::Policy, units};
+use clap::Args;
+use std::time::Duration;
+
+/// What stands in front of what, and how.
+#[derive(Args, Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct Balance {
+    /// Pass requests on to this back end: H:P, http, https, ws or wss URL, `URL weight=N` (repeat, or a comma list)
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub balance: Vec<String>,
+    /// How a back end is chosen: round-robin, least-connections, random, p2c, hash:ip, hash:header:NAME, hash:query:NAME [default: round-robin]
+    #[arg(long, value_name = "POLICY")]
+    pub balance_policy: Option<Policy>,
+    /// For a connection to a back end
+    #[arg(long, value_name = "D", value_parser = units::duration, default_value = "3s")]
+    pub connect_timeout: Option<Duration>,
+    /// End a relayed stream that was silent for so long; 0 is never
+    #[arg(long, value_name = "D", value_parser = units::duration, default_value = "0")]
+    pub relay_idle_timeout: Option<Duration>,
+    /// Failures in a row after which a back end is left alone for a while
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub breaker_failures: u32,
+    /// For D·2^(n-1) after n failures in a row …
+    #[arg(long, value_name = "D", value_parser = units::duration, default_value = "1s")]
+    pub breaker_base: Option<Duration>,
+    /// … but never for longer than this
+    #[arg(long, value_name = "D", value_parser = units::duration, default_value = "30s")]
+    pub breaker_cap: Option<Duration>,
+    /// Give a back end that comes, or comes back, its full share only after so long
+    #[arg(long, value_name = "D", value_parser = units::duration, default_value = "0")]
+    pub slow_start: Option<Duration>,
+}

@@ -1,0 +1,236 @@
+//! The balancer as its clients and its back ends see it.
+
+mod common;
+
+use common::{
+    Running, Wsevent, eventually,
+    raw::{self, Answer, Frame, Raw, Server, TEXT, header_of},
+};
+
+/// In front of these back ends.
+fn balancer(backends: &[&str], options: &str) -> Running {
+    let backends = backends.iter().flat_map(|backend| ["--balance".to_owned(), (*backend).to_owned()]);
+    Wsevent::new(backends).args(options.split_whitespace()).serve()
+}
+
+fn producer() -> Running {
+    Wsevent::line("").serve()
+}
+
+fn hub() -> Running {
+    Wsevent::line("--no-produce").serve()
+}
+
+/// An address at which nobody listens.
+fn nobody() -> String {
+    Server::new().address()
+}
+
+fn status(balancer: &Running) -> serde_json::Value {
+    serde_json::from_slice::<serde_json::Value>(&balancer.own("status").body).expect("JSON")["balancer"].clone()
+}
+
+/// What is known of the back end with this address.
+fn backend(balancer: &Running, address: &str) -> serde_json::Value {
+    let backends = status(balancer)["backends"].as_array().expect("back ends").clone();
+    let found = backends.into_iter().find(|backend| backend["url"] == format!("http://{address}"));
+    found.unwrap_or_else(|| panic!("no back end {address}"))
+}
+
+/// Sends a request as it stands on a connection of its own.
+fn says(balancer: &Running, request: &str) -> Answer {
+    let mut raw = Raw::connect("localhost", balancer.port());
+    raw.send(request);
+    raw.finish_sending();
+    let mut answer = raw.read_head();
+    answer.body = raw.read_to_end();
+    answer
+}
+
+#[test]
+fn connections_are_spread_evenly_and_stay_where_they_are() {
+    let producers = [producer(), producer(), producer()];
+    let addresses = producers.each_ref().map(Running::address);
+    let balancer = balancer(&addresses.each_ref().map(String::as_str), "");
+    let mut readers: Vec<Raw> = (0..9).map(|_| Raw::websocket(balancer.url())).collect();
+    for reader in &mut readers {
+        assert!(reader.read_message().is_some());
+    }
+    for producer in &producers {
+        producer.has("readers", 3);
+    }
+    assert!(addresses.iter().all(|address| backend(&balancer, address)["active"] == 3));
+    drop(readers);
+    eventually("free back ends", || addresses.iter().all(|a| backend(&balancer, a)["active"] == 0).then_some(()));
+}
+
+#[test]
+fn an_upgrade_passes_whole_and_says_who_asked() {
+    let server = Server::new();
+    let balancer = balancer(&[&server.address()], "");
+    let host = balancer.address();
+    let client = std::thread::spawn({
+        let url = format!("http://{host}/any/path?q=1&r=%20");
+        move || {
+            let fields = "Sec-WebSocket-Protocol: chat, v2\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\
+                          Cookie: a=b\r\nAuthorization: Bearer x\r\ntraceparent: 00-1-2-01\r\nX-Forwarded-For: 10.1.1.1\r\n\
+                          Keep-Alive: 5\r\n";
+            Raw::websocket_with(&url, fields)
+        }
+    });
+    let (mut there, head) = server.accept_websocket("Sec-WebSocket-Protocol: v2\r\nSet-Cookie: s=1\r\n");
+    assert!(head.starts_with("GET /any/path?q=1&r=%20 HTTP/1.1\r\n"), "{head}");
+    for (name, value) in [
+        ("host", host.as_str()),
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-protocol", "chat, v2"),
+        ("sec-websocket-extensions", "permessage-deflate"),
+        ("cookie", "a=b"),
+        ("authorization", "Bearer x"),
+        ("traceparent", "00-1-2-01"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-host", host.as_str()),
+        ("via", "1.1 wsevent"),
+    ] {
+        assert_eq!(header_of(&head, name).as_deref(), Some(value), "{name}");
+    }
+    assert_eq!(header_of(&head, "keep-alive"), None);
+    let through = header_of(&head, "x-forwarded-for").expect("who asked");
+    assert!(through.starts_with("10.1.1.1, "), "{through}");
+    let (mut here, answer) = client.join().expect("a client");
+    assert_eq!((answer.header("sec-websocket-protocol"), answer.header("set-cookie")), (Some("v2"), Some("s=1")));
+    here.send_frame(&Frame::new(TEXT, "there"));
+    assert_eq!(there.read_frame().expect("a frame").text(), "there");
+    let large = Frame::from_server(TEXT, "x".repeat(3 << 20));
+    there.send_frame(&large);
+    assert_eq!(here.read_frame().expect("a frame"), large);
+    drop(there);
+    assert_eq!(here.read_frame(), None);
+}
+
+#[test]
+fn streams_posts_and_pages_pass() {
+    let hub = hub();
+    let balancer = balancer(&[&hub.address()], "");
+    let url = balancer.url();
+    let mut streams: Vec<Raw> = ["text/event-stream", "application/x-ndjson"]
+        .into_iter()
+        .map(|kind| {
+            let mut raw = Raw::connect("localhost", balancer.port());
+            raw.send(format!("GET /events HTTP/1.1\r\nHost: localhost\r\nAccept: {kind}\r\n\r\n"));
+            let answer = raw.read_head();
+            assert_eq!((answer.status, answer.header("content-type")), (200, Some(kind)), "{answer:?}");
+            raw
+        })
+        .collect();
+    hub.has("readers", 2);
+    assert_eq!(raw::post(url, "first").status, 200);
+    for stream in &mut streams {
+        stream.read_until("first");
+    }
+    // Two requests on one connection, then an upgrade on it.
+    let mut kept = Raw::connect("localhost", balancer.port());
+    for event in ["second", "third"] {
+        let length = event.len();
+        kept.send(format!("POST /events HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{event}"));
+        assert_eq!(kept.read_head().status, 200);
+        kept.read_until("}");
+    }
+    kept.send(
+        "GET /events?since=oldest HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    assert_eq!(kept.read_head().status, 101);
+    for event in ["first", "second", "third"] {
+        assert_eq!(kept.read_message().expect("an event").text(), event);
+    }
+    let page = raw::get(url);
+    assert_eq!(page.text(), r#"["first","second","third"]"#);
+    assert_eq!(raw::get(&format!("http://{}/nowhere", balancer.address())).status, 404);
+    assert_eq!(balancer.own("healthz").status, 200);
+    drop(streams);
+    hub.has("readers", 1);
+}
+
+#[test]
+fn the_next_back_end_is_asked_while_nothing_was_answered() {
+    let (good, silent) = (producer(), Server::new());
+    let garbage = Server::new().answer_all("220 mail.example ESMTP\r\n\r\n");
+    let half = Server::new();
+    let half_address = half.address();
+    let half = std::thread::spawn(move || half.accept().0.send("HTTP/1.1 200 OK\r\nContent-"));
+    let upset = Server::new().answer_all("HTTP/1.1 503 Sorry\r\nContent-Length: 0\r\n\r\n");
+    let (refusing, silent_address) = (nobody(), silent.address());
+    let backends = [&refusing, &silent_address, &garbage, &half_address, &upset, &good.address()];
+    let balancer = balancer(
+        &backends.map(String::as_str),
+        "--handshake-timeout 300ms --breaker-failures 2 --breaker-base 1h --breaker-cap 1h",
+    );
+    for _ in 0..12 {
+        assert!(Raw::websocket(balancer.url()).read_message().is_some());
+        assert_eq!(raw::get(balancer.url()).status, 200);
+    }
+    half.join().expect("half an answer");
+    for address in [&refusing, &silent_address, &garbage, &upset] {
+        let known = backend(&balancer, address);
+        assert_eq!((&known["breaker"], &known["failures"]), (&"open".into(), &2.into()), "{known}");
+    }
+    assert_eq!(backend(&balancer, &good.address())["failed"], 0);
+    let news = raw::get(&format!("http://{}/-/balancer", balancer.address())).text();
+    assert!(news.contains("circuit_open") && news.contains(&refusing), "{news}");
+}
+
+#[test]
+fn all_down_is_told_and_needs_no_restart() {
+    let mut back = producer();
+    let balancer = balancer(&[&back.address(), &nobody()], "--breaker-failures 1 --breaker-base 1h --breaker-cap 1h");
+    back.kill9();
+    for _ in 0..3 {
+        for headers in ["", "Accept: text/event-stream\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n"] {
+            let answer = raw::request("GET", balancer.url(), headers, b"");
+            assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{headers}");
+        }
+        assert_eq!(raw::post(balancer.url(), "x").status, 503);
+    }
+    back.start_again();
+    // Its breaker is open for an hour: the least bad one is tried anyway.
+    assert!(Raw::websocket(balancer.url()).read_message().is_some());
+    assert_eq!(backend(&balancer, &back.address())["breaker"], "closed");
+}
+
+#[test]
+fn requests_that_two_servers_could_read_differently_go_nowhere() {
+    let server = Server::new();
+    let balancer = balancer(&[&server.address()], "");
+    let mut wrong = vec![
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcde".into(),
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +4\r\n\r\nabcd".into(),
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n".into(),
+        "GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n folded: b\r\n\r\n".into(),
+        "GET / HTTP/1.1\r\nHost: h\r\nX : a\r\n\r\n".into(),
+        "GET / HTTP/1.1\r\nHost: h\r\nX: a\rb\r\n\r\n".into(),
+    ];
+    wrong.push(format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(100 << 10)));
+    for request in wrong {
+        let answer = says(&balancer, &request);
+        assert!((400..500).contains(&answer.status), "{request:.120}: {answer:?}");
+    }
+    assert_eq!(backend(&balancer, &server.address())["taken"], 0);
+}
+
+#[test]
+fn what_lies_behind_a_streams_request_is_not_passed_on() {
+    let server = Server::new();
+    let balancer = balancer(&[&server.address()], "");
+    let mut client = Raw::connect("localhost", balancer.port());
+    client.send("GET /a HTTP/1.1\nHost: h\nAccept: text/event-stream\n\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n");
+    let (mut there, head) = server.accept();
+    assert!(head.starts_with("GET /a HTTP/1.1\r\n") && !head.contains("smuggled"), "{head}");
+    there.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: x\n\n");
+    client.read_until("data: x\n\n");
+    client.finish_sending();
+    assert_eq!(there.read_to_end(), b"");
+    assert_eq!(backend(&balancer, &server.address())["taken"], 1);
+}
