@@ -37,6 +37,7 @@ use tokio::{
     time::timeout,
 };
 use tracing::{error, info};
+use url::Url;
 
 /// How long a consumer waits at the end of a stream until its upstream has heard that it has everything.
 const LAST_WORD: Duration = Duration::from_secs(2);
@@ -95,7 +96,7 @@ pub async fn run(
     let site = Arc::new(site);
     tokio::spawn(site.clone().keep_house());
     let topic = Arc::new(build_topic(&plan)?);
-    if site.balancer.is_none() {
+    if site.balancer.is_none() || plan.streams() {
         site.add(topic.clone());
     }
 
@@ -284,26 +285,11 @@ impl Running<'_> {
         }
         let marks = Marks::default();
         let keeps = plan.keeps_ids();
-        // The policy travels, but never to where peers may publish (LINKS 23).
-        let adopts = plan.policy.is_none() && !plan.rules.accept_publish;
         let sole = plan.consume.len() == 1 && plan.produce.is_none();
         let mut first_connections = Vec::new();
+        first_connections.extend(balancing::start_reading(self, &dialer));
         for (ordinal, url) in plan.consume.iter().enumerate() {
-            let upstream = Upstream {
-                url: url.clone(),
-                credentials: plan.consuming.credentials.clone(),
-                dialer: dialer.clone(),
-                instance: self.site.instance.clone(),
-                ordinal,
-                max_message: plan.rules.max_message,
-                idle_timeout: plan.consuming.idle_timeout,
-                retries: plan.consuming.retries,
-                retry_max: plan.consuming.retry_max,
-                echo: plan.consuming.echo,
-                terminal: plan.serve.is_none(),
-                adopt_block: adopts.then_some((plan.wait_readers.max(1), plan.pin_grace)),
-                health: Arc::default(),
-            };
+            let upstream = self.upstream(ordinal, url, &dialer);
             // A keeper that serves mirrors its upstream's window (LINKS 8, 27); a consumer begins where it was told.
             let mirror = (keeps && plan.serve.is_some()).then_some(Since::Oldest);
             let start = if mirror.is_some() {
@@ -328,6 +314,27 @@ impl Running<'_> {
             site.set_ready(true);
         });
         Ok(tasks)
+    }
+
+    fn upstream(&self, ordinal: usize, url: &Url, dialer: &Dialer) -> Upstream {
+        let plan = self.plan;
+        // The policy travels, but never to where peers may publish (LINKS 23).
+        let adopts = plan.policy.is_none() && !plan.rules.accept_publish;
+        Upstream {
+            url: url.clone(),
+            credentials: plan.consuming.credentials.clone(),
+            dialer: dialer.clone(),
+            instance: self.site.instance.clone(),
+            ordinal,
+            max_message: plan.rules.max_message,
+            idle_timeout: plan.consuming.idle_timeout,
+            retries: plan.consuming.retries,
+            retry_max: plan.consuming.retry_max,
+            echo: plan.consuming.echo,
+            terminal: plan.serve.is_none(),
+            adopt_block: adopts.then_some((plan.wait_readers.max(1), plan.pin_grace)),
+            health: Arc::default(),
+        }
     }
 
     fn start_producer(&self) -> Option<JoinHandle<io::Result<KeepOpen>>> {

@@ -4,7 +4,7 @@
 
 mod balance;
 
-pub use balance::Balance;
+pub use balance::{Balance, BalanceMode};
 
 use crate::{id::Since, proto::print::Output, source::lines::Framing, stage::flow::Rate, topic::Policy, units};
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, parser::ValueSource};

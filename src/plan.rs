@@ -3,7 +3,7 @@
 mod balance;
 
 use crate::{
-    balance::Settings as Balancing,
+    balance::{Settings as Balancing, stream::Mode},
     cli::{Args, Keys, LogFormat, StageArg, Trace},
     id::Since,
     log::Limits,
@@ -388,14 +388,15 @@ fn printing(args: &Args, serves: bool) -> Planned<Option<Print>> {
 fn consuming(args: &Args, upstreams: &[Url]) -> Planned<Consuming> {
     let consume = &args.consume;
     let echo = consume.echo == Some(true);
+    let balances = !args.balance.balance.is_empty();
     if upstreams.is_empty() {
         let asked = [
             ("--cursor-file", consume.cursor_file.is_some()),
             ("--since", consume.since.is_some()),
             ("--retries", consume.retries.is_some()),
-            ("--ca", consume.ca.is_some() && args.balance.balance.is_empty()),
-            ("--header", !consume.header.is_empty()),
-            ("--consume-token-file", consume.consume_token_file.is_some()),
+            ("--ca", consume.ca.is_some() && !balances),
+            ("--header", !consume.header.is_empty() && !balances),
+            ("--consume-token-file", consume.consume_token_file.is_some() && !balances),
             ("--echo", echo),
         ];
         if let Some((option, _)) = asked.iter().find(|(_, asked)| *asked) {
@@ -510,10 +511,16 @@ impl Plan {
         self.tls.is_some() || !self.keys.paths().is_empty()
     }
 
+    /// Whether a topic of back ends may be served from a log here.
+    pub fn streams(&self) -> bool {
+        self.balance.as_ref().is_some_and(|balance| balance.mode != Mode::Relay)
+    }
+
     /// LINKS 2: exactly one upstream, no other input, and stages that leave ids alone.
     pub fn keeps_ids(&self) -> bool {
-        let one_input = self.consume.len() == 1 && self.produce.is_none() && !self.rules.accept_publish;
-        one_input && self.stages.iter().all(StageArg::is_pure)
+        let one_input = self.consume.len() == 1 || self.streams();
+        let only = one_input && self.produce.is_none() && !self.rules.accept_publish;
+        only && self.stages.iter().all(StageArg::is_pure)
     }
 }
 
@@ -636,6 +643,7 @@ mod tests {
             ("--balance a:1,http://b:1/events", "whole servers"),
             ("--balance ftp://a", "https"),
             ("--balance a:1 --no-serve", "--no-serve"),
+            ("--balance a:1 --balance-mode stream", "http://H:P/PATH"),
         ];
         for (line, hint) in table {
             let refusal = meant(line).err().unwrap_or_else(|| panic!("not refused: {line}"));

@@ -12,6 +12,7 @@ use crate::{
     token::Keys,
     topic::Topic,
 };
+use hyper::http::request::Parts;
 use std::{
     collections::HashMap,
     sync::{
@@ -97,6 +98,14 @@ impl Site {
         let mut topics: Vec<_> = self.topics.read().unwrap_or_else(|p| p.into_inner()).values().cloned().collect();
         topics.sort_by(|a, b| a.path.cmp(&b.path));
         topics
+    }
+
+    /// The balancer, if this request is for a back end of its.
+    pub async fn relay(&self, parts: &Parts) -> Option<&Arc<Balancer>> {
+        match &self.balancer {
+            Some(balancer) if balancer.relays(parts).await => Some(balancer),
+            _ => None,
+        }
     }
 
     /// Connections open now.

@@ -80,7 +80,7 @@ pub struct Topic {
     view: Mutex<(String, String)>,
     policy: Mutex<Policy>,
     /// By upstream: instances from it to the origin, comma separated (LINKS 25).
-    provenance: Mutex<BTreeMap<String, String>>,
+    provenance: Mutex<BTreeMap<usize, String>>,
     moves: AtomicU64,
     /// Readers connected now.
     pub readers: AtomicUsize,
@@ -137,10 +137,10 @@ impl Topic {
         instances.join(",")
     }
 
-    /// Where one upstream's events come from; readers are told when that changed.
-    pub fn set_provenance(&self, upstream: &str, path: String) {
+    /// Where the events of one upstream, by its number, come from; readers are told when that changed.
+    pub fn set_provenance(&self, upstream: usize, path: String) {
         let mut provenance = self.provenance.lock().unwrap_or_else(|p| p.into_inner());
-        let moved = provenance.insert(upstream.to_owned(), path.clone()) != Some(path);
+        let moved = provenance.insert(upstream, path.clone()) != Some(path);
         drop(provenance);
         if moved {
             self.moves.fetch_add(1, Ordering::AcqRel);
@@ -154,6 +154,11 @@ impl Topic {
             self.log.set_inexact();
         }
         view.clone_into(&mut self.view.lock().unwrap_or_else(|p| p.into_inner()).1);
+    }
+
+    /// What the upstream's stages were called.
+    pub fn upstream_view(&self) -> String {
+        self.view.lock().unwrap_or_else(|p| p.into_inner()).1.clone()
     }
 
     /// Names all stages up to the origin; `None` without any.

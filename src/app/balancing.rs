@@ -1,19 +1,21 @@
 //! The balancer of a plan.
 
-use super::StartError;
+use super::{Running, StartError};
 use crate::{
-    balance::{Balancer, NEWS, pool::Pool},
+    balance::{Balancer, NEWS, pool::Pool, stream::Reading},
     files::Watched,
-    id::Epoch,
+    id::{Epoch, Since},
     log::{Limits, Log, Numbering},
     net::Dialer,
     plan::Plan,
     site::Site,
+    source::feed::{Feed, Marks},
     tls::{self, Identity},
     topic::{Policy, Topic},
     units::now_ms,
 };
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// What is told about back ends at most.
 const NEWS_LIMITS: Limits = Limits { events: 1000, bytes: 1 << 20, age: None };
@@ -29,4 +31,17 @@ pub fn set_up(site: &mut Site, plan: &Plan, identity: Option<Arc<Watched<Identit
     let pool = Pool::new(settings.habits.clone(), settings.members.clone(), news);
     site.balancer = Some(Arc::new(Balancer::new(settings.clone(), Arc::new(pool), dialer, &serve.path)));
     Ok(())
+}
+
+/// Reads the back ends, if their topic may be served from here. What is returned turns true when one was read.
+pub fn start_reading(running: &Running, dialer: &Dialer) -> Option<watch::Receiver<bool>> {
+    let (plan, site) = (running.plan, running.site);
+    let balancer = site.balancer.clone().filter(|_| plan.streams())?;
+    let url = &plan.balance.as_ref()?.members.first()?.url;
+    // Its end is the topic's only where all of them say so.
+    let feed = Feed::new(running.topic.clone(), plan.keeps_ids(), false, Marks::default(), Some(Since::Oldest));
+    let reading = Reading { balancer, site: site.clone(), upstream: running.upstream(0, url, dialer), feed };
+    let (connected, first) = watch::channel(false);
+    tokio::spawn(reading.run(connected));
+    Some(first)
 }

@@ -2,7 +2,8 @@
 //!
 //! Whole servers are relayed: a request goes to a chosen back end, and what is answered comes back as it is. Streams
 //! and WebSockets on a fresh connection are bytes between two sockets ([`relay`]); everything else is taken apart and
-//! put together again by the HTTP library ([`http`]).
+//! put together again by the HTTP library ([`http`]). A topic whose events have ids of ours is read once and served from
+//! a log here, so that its readers do not notice which back end is there ([`stream`]).
 
 mod answer;
 pub mod breaker;
@@ -13,6 +14,7 @@ pub mod member;
 pub mod pool;
 pub mod relay;
 mod splice;
+pub mod stream;
 
 use crate::{
     net::{Connection, Dialer},
@@ -20,7 +22,7 @@ use crate::{
 };
 use choice::{Key, Policy};
 use hyper::{
-    StatusCode,
+    Method, StatusCode,
     header::{self, HeaderName},
     http::request::Parts,
 };
@@ -28,6 +30,8 @@ use member::Member;
 use pool::{Habits, Lease, Pool};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
+use stream::Mode;
+use tokio::{sync::watch, time::timeout};
 use tracing::debug;
 
 /// Where breakers tell what becomes of back ends.
@@ -42,6 +46,8 @@ pub struct Settings {
     pub members: Vec<Member>,
     /// What holds for them.
     pub habits: Habits,
+    /// How a topic is served; [`Mode::Undecided`] finds out.
+    pub mode: Mode,
     /// For a connection to a back end, TLS included.
     pub connect_timeout: Duration,
     /// For a back end to begin its answer.
@@ -58,6 +64,7 @@ pub struct Balancer {
     dialer: Dialer,
     /// The path under which a topic of the back ends is served; `None` where they are whole servers.
     path: Option<String>,
+    mode: watch::Sender<Mode>,
 }
 
 impl Balancer {
@@ -65,18 +72,46 @@ impl Balancer {
     pub fn new(settings: Settings, pool: Arc<Pool>, dialer: Dialer, path: &str) -> Self {
         let of_topics = settings.members.iter().any(|member| member.topic().is_some());
         let dialer = Dialer { timeout: settings.connect_timeout, ..dialer };
-        Balancer { pool, settings, dialer, path: of_topics.then(|| path.to_owned()) }
+        let mode = watch::Sender::new(settings.mode);
+        Balancer { pool, settings, dialer, path: of_topics.then(|| path.to_owned()), mode }
     }
 
-    /// Whether a request for this path goes to a back end. What is under `/-/` is ours.
-    pub fn relays(&self, path: &str) -> bool {
+    /// Whether a request goes to a back end. What is under `/-/` is ours; of a topic that is served from here, only what
+    /// is to change something. While nobody knows which it is, this waits.
+    pub async fn relays(&self, parts: &Parts) -> bool {
+        let path = parts.uri.path();
         let own = path == "/-" || path.starts_with("/-/");
-        !own && self.path.as_ref().is_none_or(|served| served == path)
+        match &self.path {
+            _ if own => false,
+            None => true,
+            Some(served) if served != path => false,
+            Some(_) => match self.decided().await {
+                Mode::Relay => true,
+                Mode::Stream => !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS),
+                Mode::Undecided => false,
+            },
+        }
+    }
+
+    /// How the topic is served, as far as that is known.
+    pub fn mode(&self) -> Mode {
+        *self.mode.borrow()
+    }
+
+    /// It turned out how the topic is to be served.
+    pub fn decide(&self, mode: Mode) {
+        self.mode.send_if_modified(|known| *known == Mode::Undecided && std::mem::replace(known, mode) != mode);
+    }
+
+    async fn decided(&self) -> Mode {
+        let mut mode = self.mode.subscribe();
+        let known = timeout(self.settings.handshake_timeout, mode.wait_for(|mode| *mode != Mode::Undecided)).await;
+        known.ok().and_then(Result::ok).map_or(Mode::Undecided, |mode| *mode)
     }
 
     /// For the status.
     pub fn describe(&self) -> Value {
-        json!({ "mode": "relay", "policy": self.pool.policy().to_string(), "backends": self.pool.describe() })
+        json!({ "mode": self.mode().name(), "policy": self.pool.policy().to_string(), "backends": self.pool.describe() })
     }
 
     /// The request target at a back end.

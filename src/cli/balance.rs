@@ -1,7 +1,7 @@
 //! The balancer's options.
 
 use crate::{balance::choice::Policy, units};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::time::Duration;
 
 /// What stands in front of what, and how.
@@ -11,6 +11,9 @@ pub struct Balance {
     /// Pass requests on to this back end: H:P, http, https, ws or wss URL, `URL weight=N` (repeat, or a comma list)
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub balance: Vec<String>,
+    /// How a topic of back ends is served: stream (read once, readers survive a back end) or relay (bytes) [default: stream where events have ids of ours]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub balance_mode: Option<BalanceMode>,
     /// How a back end is chosen: round-robin, least-connections, random, p2c, hash:ip, hash:header:NAME, hash:query:NAME [default: round-robin]
     #[arg(long, value_name = "POLICY")]
     pub balance_policy: Option<Policy>,
@@ -32,4 +35,13 @@ pub struct Balance {
     /// Give a back end that comes, or comes back, its full share only after so long
     #[arg(long, value_name = "D", value_parser = units::duration, default_value = "0")]
     pub slow_start: Option<Duration>,
+}
+
+/// How a topic of back ends is served.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq)]
+pub enum BalanceMode {
+    /// Read once, served from here.
+    Stream,
+    /// Bytes, to one back end for each reader.
+    Relay,
 }

@@ -2,8 +2,8 @@
 
 use super::{Planned, Refusal, refuse};
 use crate::{
-    balance::{Settings, breaker, member::Member, pool::Habits},
-    cli::Args,
+    balance::{Settings, breaker, member::Member, pool::Habits, stream::Mode},
+    cli::{Args, BalanceMode},
 };
 use std::time::Duration;
 
@@ -19,9 +19,18 @@ pub fn balancing(args: &Args) -> Planned<Option<Settings>> {
     if members.iter().any(|member| member.topic().is_some() != members[0].topic().is_some()) {
         return refuse("--balance takes either whole servers (http://H:P) or one topic on each (http://H:P/PATH)");
     }
+    let mode = match (typed.balance_mode, members[0].topic()) {
+        (Some(BalanceMode::Stream), None) => {
+            return refuse("--balance-mode stream reads one topic: say which, as in --balance http://H:P/PATH");
+        }
+        (Some(BalanceMode::Relay), _) | (None, None) => Mode::Relay,
+        (Some(BalanceMode::Stream), _) => Mode::Stream,
+        (None, Some(_)) => Mode::Undecided,
+    };
     let second = Duration::from_secs(1);
     Ok(Some(Settings {
         members,
+        mode,
         habits: Habits {
             policy: typed.balance_policy.clone().unwrap_or_default(),
             breaker: breaker::Settings {

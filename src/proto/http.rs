@@ -96,7 +96,7 @@ async fn route(
     if let Some(answer) = admin::answer(&site, &parts).await? {
         return Ok(json_answer(StatusCode::OK, answer.headers, answer.body));
     }
-    if let Some(balancer) = site.balancer.as_ref().filter(|balancer| balancer.relays(parts.uri.path())) {
+    if let Some(balancer) = site.relay(&parts).await {
         let response = balance::http::forward(balancer, parts, body, upgrade, site.tls.is_some()).await?;
         return Ok(response.map(BodyExt::boxed_unsync));
     }

@@ -17,6 +17,18 @@ use std::{
 /// (LINKS 2).
 pub type Marks = Arc<Mutex<HashMap<Epoch, Seq>>>;
 
+/// Which upstreams a feed takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Taken {
+    /// Whoever answers.
+    #[default]
+    Any,
+    /// Those whose ids are ours.
+    Ids,
+    /// Those that go on where the last one was lost.
+    Kin,
+}
+
 /// One upstream's way into a topic.
 pub struct Feed {
     /// Where events go.
@@ -33,6 +45,10 @@ pub struct Feed {
     opened: bool,
     /// The topic has no other input: its end is the topic's.
     sole: bool,
+    /// Which upstreams may supply it.
+    pub takes: Taken,
+    /// The newest event's time, by the origin's clock.
+    time: u64,
     /// Times that positions did not fit (LINKS 11).
     misfits: u32,
     /// Where the upstream's positions stand in a log that numbers anew: offsets behind them (LINKS 2).
@@ -55,6 +71,8 @@ impl Feed {
             start,
             opened: false,
             sole,
+            takes: Taken::Any,
+            time: 0,
             misfits: 0,
             passed: VecDeque::new(),
             cursor_file: None,
@@ -101,6 +119,34 @@ impl Feed {
         self.position.as_ref()
     }
 
+    /// Whether an upstream that answers so may supply this.
+    pub fn admits(&self, ours: bool, window: Option<&Window>, view: &str) -> bool {
+        match self.takes {
+            Taken::Any => true,
+            Taken::Ids => ours,
+            Taken::Kin => {
+                ours && view == self.topic.upstream_view() && window.is_none_or(|window| self.goes_on(window))
+            }
+        }
+    }
+
+    /// Whether the epoch where we stand may be in this window, or its origin's next life is (LINKS 5): one that began
+    /// behind everything that we have.
+    fn goes_on(&self, window: &Window) -> bool {
+        let Some(Id { epoch, .. }) = &self.position else { return true };
+        let (oldest, newest) = (&window.oldest.epoch, &window.next.epoch);
+        let within = oldest != newest && (oldest.birth()..=newest.birth()).contains(&epoch.birth());
+        epoch == oldest || epoch == newest || within || oldest.birth() > self.time.max(epoch.birth())
+    }
+
+    /// Whoever follows is another origin, or shows another selection: where we stand means nothing there. What comes is
+    /// numbered here, behind a gap, and begins now (LINKS 5).
+    pub fn change_origin(&mut self) {
+        self.begin_anew();
+        self.start = Some(Since::Now);
+        self.topic.log.publish_gap(None, "another origin goes on");
+    }
+
     /// The upstream answered: `ours` when its ids are ours, with the window that it holds.
     pub fn open(&mut self, ours: bool, window: Option<Window>) {
         let again = std::mem::replace(&mut self.opened, true);
@@ -118,14 +164,23 @@ impl Feed {
     pub fn lose_ids(&mut self, was_away: bool) {
         // It has no past that we could ask for without taking it for new.
         self.start = None;
-        let had_ids = self.position.take().is_some();
-        if std::mem::take(&mut self.keeps) {
-            // LINKS 2: from here on the numbers are ours.
-            self.topic.log.become_origin(Epoch::new(now_ms(), rand::random()));
-        }
-        if was_away || had_ids {
+        if self.begin_anew() || was_away {
             self.topic.log.publish_gap(None, "the upstream carries no ids: what it sent meanwhile is unknown");
         }
+    }
+
+    /// Forgets where the upstream stood; from here on the numbers are ours (LINKS 2). Says whether there was a position.
+    fn begin_anew(&mut self) -> bool {
+        if std::mem::take(&mut self.keeps) {
+            self.topic.log.become_origin(Epoch::new(now_ms(), rand::random()));
+        }
+        self.passed.clear();
+        self.position.take().is_some()
+    }
+
+    /// The next upstream is another server: what the last one called its events means nothing to it.
+    pub fn forget_foreign_id(&mut self) {
+        self.foreign = None;
     }
 
     /// Messages with numbers `first, first+1, …`, or without any.
@@ -136,6 +191,7 @@ impl Feed {
             self.topic.publish_run(run, now_ms());
             return;
         };
+        self.time = time;
         // Only the first can be a part: each further message has the next whole number (LINKS 10).
         let rest = (1..count).map(|i| Seq::whole(first.seq.n + i));
         let seqs = match first.seq.k {
@@ -219,6 +275,7 @@ impl Feed {
                 batch.push(event);
             }
             let last = seqs.last().copied().unwrap_or(id.seq);
+            self.time = time;
             self.numbered(&id.epoch, seqs, &batch, time);
             self.passed(Id { epoch: id.epoch, seq: last });
             self.health.took_event();
@@ -280,5 +337,49 @@ impl Feed {
         self.health.passed_foreign(&id);
         self.foreign = Some(id);
         self.note();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        log::{Limits, Log, Numbering},
+        topic::Policy,
+    };
+
+    fn window(oldest: &Epoch, newest: &Epoch) -> Window {
+        let id = |epoch: &Epoch, n| Id { epoch: epoch.clone(), seq: Seq::whole(n) };
+        Window { oldest: id(oldest, 1), next: id(newest, 9) }
+    }
+
+    #[tokio::test]
+    async fn links_5_kin_are_those_that_hold_our_epoch_or_the_next_life_of_its_origin() {
+        let log = Log::new(Numbering::Keep, Limits::default());
+        let topic = Arc::new(Topic::new("/t".into(), log, Vec::new(), "", Policy::Disconnect));
+        let mut feed = Feed::new(topic, true, false, Marks::default(), None);
+        feed.takes = Taken::Kin;
+        let (ours, twin) = (Epoch::new(100, 1), Epoch::new(100, 2));
+        assert!(feed.admits(true, Some(&window(&twin, &twin)), ""), "we stand nowhere yet");
+        let event = Event { payload: "x".into(), text: true, attrs: None };
+        feed.events(vec![(Some(Id { epoch: ours.clone(), seq: Seq::whole(5) }), event)], 500).await;
+        let (before, during, behind) = (Epoch::new(50, 3), Epoch::new(400, 4), Epoch::new(501, 5));
+        for (oldest, newest, kin) in [
+            (&ours, &ours, true),
+            (&before, &ours, true),
+            (&ours, &behind, true),
+            (&before, &behind, true),
+            (&behind, &behind, true),
+            (&twin, &twin, false),
+            (&before, &before, false),
+            (&during, &during, false),
+            (&during, &behind, false),
+        ] {
+            assert_eq!(feed.admits(true, Some(&window(oldest, newest)), ""), kin, "{oldest} {newest}");
+        }
+        assert!(!feed.admits(false, None, "") && !feed.admits(true, Some(&window(&ours, &ours)), "another selection"));
+        feed.change_origin();
+        assert!(feed.admits(true, Some(&window(&twin, &twin)), ""));
+        assert_eq!(feed.since(), Some(Since::Now));
     }
 }

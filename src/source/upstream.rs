@@ -75,6 +75,8 @@ pub enum Failure {
     Ended,
     /// The path upstream changed: connect again at once, to check for a loop (LINKS 25).
     Moved,
+    /// It answered, but is none of those that the feed takes.
+    Stranger,
 }
 
 impl Failure {
@@ -151,6 +153,7 @@ pub async fn run(upstream: Upstream, mut feed: Feed, connected: watch::Sender<bo
             Failure::NoStream(reason) if upstream.terminal => return Outcome::NoStream(reason),
             Failure::Refused(reason) | Failure::NoStream(reason) => (reason, Some(upstream.retry_max)),
             Failure::Lost(reason, wait) => (reason, wait),
+            Failure::Stranger => ("another stream than before".into(), Some(upstream.retry_max)),
         };
         let was_connected = state == State::Connected;
         if state != State::Ended {
@@ -170,7 +173,8 @@ pub async fn run(upstream: Upstream, mut feed: Feed, connected: watch::Sender<bo
     }
 }
 
-async fn consume(upstream: &Upstream, feed: &mut Feed, on_open: &mut (dyn FnMut() + Send)) -> Failure {
+/// One connection, from its request to its end; `on_open` is called when a stream was answered.
+pub async fn consume(upstream: &Upstream, feed: &mut Feed, on_open: &mut (dyn FnMut() + Send)) -> Failure {
     let websocket = matches!(upstream.url.scheme(), "ws" | "wss");
     let ended = if websocket {
         ws::consume(upstream, feed, on_open).await
@@ -189,7 +193,7 @@ fn change(state: &mut State, to: State, tell: impl FnOnce()) {
 }
 
 /// Exponential backoff with full jitter.
-fn delay(failures: u32, max: Duration) -> Duration {
+pub fn delay(failures: u32, max: Duration) -> Duration {
     let ceiling = FIRST_DELAY.saturating_mul(1 << failures.min(16)).min(max);
     ceiling.mul_f64(rand::rng().random_range(0.0..1.0))
 }
@@ -233,8 +237,11 @@ impl Answer {
     /// Takes the answer into the topic: loops are refused (LINKS 25), the policy travels.
     ///
     /// # Errors
-    /// [`Failure::Lost`] for a loop.
+    /// [`Failure::Stranger`] for one that the feed does not take, [`Failure::Lost`] for a loop.
     pub fn apply(self, upstream: &Upstream, feed: &mut Feed) -> Result<Opened, Failure> {
+        if !feed.admits(self.ours, self.window.as_ref(), &self.view) {
+            return Err(Failure::Stranger);
+        }
         self.check_path(upstream, feed)?;
         upstream.health.answered(self.ours, &self.path);
         if let (true, true, Some((awaited, grace))) = (self.ours, self.blocks, upstream.adopt_block) {
@@ -260,7 +267,7 @@ impl Answer {
         if hops > crate::link::MAX_HOPS {
             return Err(Failure::Lost(format!("{hops} hops to the origin: refusing"), Some(upstream.retry_max)));
         }
-        feed.topic.set_provenance(upstream.url.as_str(), self.path.clone());
+        feed.topic.set_provenance(upstream.ordinal, self.path.clone());
         Ok(())
     }
 }

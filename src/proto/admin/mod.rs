@@ -60,6 +60,13 @@ impl Inside {
         self.upstreams.write().unwrap_or_else(|p| p.into_inner()).push((topic.to_owned(), upstream));
     }
 
+    /// The upstream of this topic is this one now.
+    pub fn move_upstream(&self, topic: &str, upstream: Upstream) {
+        let mut upstreams = self.upstreams.write().unwrap_or_else(|p| p.into_inner());
+        upstreams.retain(|(supplied, _)| supplied != topic);
+        upstreams.push((topic.to_owned(), upstream));
+    }
+
     fn upstreams(&self) -> Vec<(String, Upstream)> {
         self.upstreams.read().unwrap_or_else(|p| p.into_inner()).clone()
     }

@@ -1,0 +1,287 @@
+//! Readers of a balanced topic do not notice that back ends die, come back, or never were the same.
+
+mod common;
+
+use common::{
+    Running, Wsevent, eventually,
+    raw::{self, Raw, Server},
+};
+use serde_json::Value;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+/// In front of the same topic of these.
+fn balancer(backends: &[&Running], options: &str) -> Running {
+    let backends = backends.iter().flat_map(|backend| ["--balance".to_owned(), backend.url().to_owned()]);
+    Wsevent::new(backends).args(options.split_whitespace()).serve()
+}
+
+fn hub() -> Running {
+    Wsevent::line("--no-produce").serve()
+}
+
+fn forwarder(of: &Running) -> Running {
+    let forwarder = Wsevent::new(["--consume", of.url()]).serve();
+    ready(&forwarder);
+    forwarder
+}
+
+fn ready(running: &Running) {
+    eventually("readiness", || (running.own("readyz").status == 200).then_some(()));
+}
+
+fn status(running: &Running) -> Value {
+    serde_json::from_slice(&running.own("status").body).expect("JSON")
+}
+
+fn topic(running: &Running) -> Value {
+    let topics = status(running)["topics"].as_array().expect("topics").clone();
+    topics.into_iter().find(|topic| topic["path"] == "/events").expect("the topic")
+}
+
+fn readers(running: &Running, count: usize) {
+    eventually("readers", || (topic(running)["readers"] == count).then_some(()));
+}
+
+/// Which of these the balancer reads now.
+fn read_by<'a>(balancer: &Running, backends: &'a mut [Running]) -> &'a mut Running {
+    let url = eventually("a back end that is read", || {
+        let upstream = status(balancer)["upstreams"][0].clone();
+        (upstream["state"] == "connected").then(|| upstream["url"].as_str().expect("a URL").to_owned())
+    });
+    backends.iter_mut().find(|backend| backend.ws_url() == url).expect("one of ours")
+}
+
+fn post(hub: &Running, event: impl ToString) {
+    assert_eq!(raw::post(hub.url(), event.to_string()).status, 200);
+}
+
+fn sse(url: &str) -> Raw {
+    let (host, port, path) = raw::split_url(url);
+    let mut raw = Raw::connect(&host, port);
+    raw.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\r\n"));
+    assert_eq!(raw.read_head().status, 200);
+    raw
+}
+
+/// The next event's text of an event stream; what is no event is passed over.
+fn sse_event(raw: &mut Raw) -> String {
+    loop {
+        let block = raw.read_until("\n\n");
+        assert!(!block.contains("event: gap"), "{block}");
+        if let Some(data) = block.lines().find_map(|line| line.strip_prefix("data: ")) {
+            return data.to_owned();
+        }
+    }
+}
+
+/// Reads numbers on one connection until `last`: each once, in order, none missing.
+fn count_to(last: Arc<AtomicU64>, mut next: impl FnMut() -> String + Send + 'static) -> JoinHandle<u64> {
+    thread::spawn(move || {
+        let mut expected = 1;
+        loop {
+            assert_eq!(next().parse(), Ok(expected), "in order, without a gap");
+            if expected == last.load(Ordering::Relaxed) {
+                return expected;
+            }
+            expected += 1;
+        }
+    })
+}
+
+#[test]
+fn a_reader_does_not_notice_that_its_back_end_dies() {
+    let hub = hub();
+    let mut forwarders = [forwarder(&hub), forwarder(&hub)];
+    post(&hub, "before");
+    let [a, b] = &forwarders;
+    let balancer = balancer(&[a, b], "");
+    ready(&balancer);
+    let mut early = Raw::websocket(&format!("{}?since=oldest", balancer.url()));
+    let mut socket = Raw::websocket(balancer.url());
+    let mut stream = sse(balancer.url());
+    assert_eq!(early.read_message().expect("what was there").text(), "before");
+    readers(&balancer, 3);
+    for event in ["one", "two", "three"] {
+        post(&hub, event);
+        assert_eq!(socket.read_message().expect("an event").text(), event);
+        assert_eq!(early.read_message().expect("an event").text(), event);
+        assert_eq!(sse_event(&mut stream), event);
+        read_by(&balancer, &mut forwarders).restart();
+    }
+    assert_eq!(status(&balancer)["balancer"]["mode"], "stream");
+    assert_eq!(topic(&balancer)["gaps"], 0);
+    assert_eq!(raw::get(balancer.url()).text(), r#"["before","one","two","three"]"#);
+}
+
+/// The whole promise at once: forwarders are killed and come back in turn, under load, and nobody notices.
+#[test]
+fn rolling_kills_cost_no_reader_anything() {
+    const READERS: usize = 200;
+    let hub = hub();
+    let mut forwarders = [forwarder(&hub), forwarder(&hub), forwarder(&hub)];
+    let [a, b, c] = &forwarders;
+    let balancer = balancer(&[a, b, c], "");
+    ready(&balancer);
+    let last = Arc::new(AtomicU64::new(0));
+    let mut counting = Vec::new();
+    for i in 0..READERS {
+        counting.push(if i % 2 == 0 {
+            let mut socket = Raw::websocket(balancer.url());
+            count_to(last.clone(), move || socket.read_message().expect("no disconnect").text())
+        } else {
+            let mut stream = sse(balancer.url());
+            count_to(last.clone(), move || sse_event(&mut stream))
+        });
+    }
+    readers(&balancer, READERS);
+    let enough = Arc::new(AtomicBool::new(false));
+    let publisher = publish_numbers(&hub, enough.clone(), last.clone());
+    for _ in 0..3 {
+        for forwarder in &mut forwarders {
+            forwarder.restart();
+            ready(forwarder);
+        }
+        // And one that is certainly read.
+        read_by(&balancer, &mut forwarders).restart();
+    }
+    enough.store(true, Ordering::Relaxed);
+    let published = publisher.join().expect("a publisher");
+    for reader in counting {
+        assert_eq!(reader.join().expect("a reader that lost nothing"), published);
+    }
+    assert_eq!(topic(&balancer)["gaps"], 0);
+    let reconnects = status(&balancer)["upstreams"][0]["reconnects"].as_u64().expect("a number");
+    assert!(reconnects >= 3, "{reconnects}");
+}
+
+/// About 500 a second, numbered from 1, until there are `enough`; the last number is told before it is published.
+fn publish_numbers(hub: &Running, enough: Arc<AtomicBool>, last: Arc<AtomicU64>) -> JoinHandle<u64> {
+    let url = hub.url().to_owned();
+    thread::spawn(move || {
+        let mut next = 1;
+        loop {
+            let done = enough.load(Ordering::Relaxed);
+            let batch: Vec<String> = (next..next + 10).map(|n| n.to_string()).collect();
+            next += 10;
+            if done {
+                last.store(next - 1, Ordering::Relaxed);
+            }
+            let kind = "Content-Type: application/x-ndjson\r\n";
+            assert_eq!(raw::request("POST", &url, kind, batch.join("\n").as_bytes()).status, 200);
+            if done {
+                return next - 1;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    })
+}
+
+#[test]
+fn another_origin_goes_on_behind_a_gap_without_a_disconnect() {
+    let mut hubs = [hub(), hub()];
+    let [a, b] = &hubs;
+    let balancer = balancer(&[a, b], "");
+    ready(&balancer);
+    let mut socket = Raw::websocket(balancer.url());
+    let mut stream = sse(balancer.url());
+    readers(&balancer, 2);
+    post(b, "old news");
+    post(a, "old news");
+    let first = read_by(&balancer, &mut hubs);
+    post(first, "first");
+    let at = first.url().to_owned();
+    for expected in ["old news", "first"] {
+        assert_eq!(socket.read_message().expect("an event").text(), expected);
+        assert_eq!(sse_event(&mut stream), expected);
+    }
+    first.kill9();
+    let block = stream.read_until("event: gap");
+    assert!(!block.contains("data: "), "{block}");
+    let second = read_by(&balancer, &mut hubs);
+    assert_ne!(second.url(), at);
+    post(second, "second");
+    assert_eq!(socket.read_message().expect("no disconnect").text(), "second");
+    assert!(stream.read_until("second").contains("count"), "the gap's data");
+    // Its first back end comes back as another origin again, when this one goes.
+    let dead = hubs.iter_mut().find(|hub| hub.url() == at).expect("the first");
+    dead.start_again();
+    read_by(&balancer, &mut hubs).kill9();
+    let third = read_by(&balancer, &mut hubs);
+    post(third, "third");
+    assert_eq!(socket.read_message().expect("no disconnect").text(), "third");
+}
+
+/// An epoch enters a log once (LINKS 5): one that comes back is heard all the same.
+#[test]
+fn an_origin_that_was_only_away_is_heard_again() {
+    let mut hubs = [hub(), hub()];
+    let [a, b] = &hubs;
+    let balancer = balancer(&[a, b], "--idle-timeout 1s --handshake-timeout 1s --breaker-failures 100");
+    ready(&balancer);
+    let mut socket = Raw::websocket(balancer.url());
+    let away = read_by(&balancer, &mut hubs);
+    post(away, "first");
+    assert_eq!(socket.read_message().expect("an event").text(), "first");
+    away.signal("STOP");
+    let at = away.url().to_owned();
+    eventually("the other one", || (read_by(&balancer, &mut hubs).url() != at).then_some(()));
+    let other = read_by(&balancer, &mut hubs);
+    post(other, "second");
+    assert_eq!(socket.read_message().expect("no disconnect").text(), "second");
+    hubs.iter().find(|hub| hub.url() == at).expect("the first").signal("CONT");
+    hubs.iter_mut().find(|hub| hub.url() != at).expect("the second").kill9();
+    let again = eventually("the first one", || {
+        Some(read_by(&balancer, &mut hubs)).filter(|hub| hub.url() == at).map(|hub| hub.url().to_owned())
+    });
+    assert_eq!(raw::post(&again, "third").status, 200);
+    assert_eq!(socket.read_message().expect("no disconnect").text(), "third");
+}
+
+#[test]
+fn back_ends_without_ids_are_relayed() {
+    let server = Server::new();
+    let url = format!("http://{}/chat", server.address());
+    let balancer = Wsevent::new(["--balance", &url, "--serve-path", "/room"]).serve();
+    // What it asks to find out: no ids in the answer.
+    let (_asked, head) = server.accept_websocket("");
+    assert!(head.starts_with("GET /chat?since=oldest "), "{head}");
+    let address = balancer.url().to_owned();
+    let client = thread::spawn(move || Raw::websocket(&format!("{address}?a=b")));
+    let (_there, head) = server.accept_websocket("");
+    assert!(head.starts_with("GET /chat?a=b "), "{head}");
+    client.join().expect("a client");
+    assert_eq!(status(&balancer)["balancer"]["mode"], "relay");
+    assert_eq!(raw::get(&format!("http://{}/events", balancer.address())).status, 404);
+}
+
+#[test]
+fn what_is_published_goes_to_a_back_end_and_comes_back() {
+    let hub = hub();
+    let balancer = balancer(&[&hub], "");
+    ready(&balancer);
+    let mut socket = Raw::websocket(balancer.url());
+    post(&balancer, "hello");
+    assert_eq!(socket.read_message().expect("an event").text(), "hello");
+}
+
+#[test]
+fn readers_wait_for_the_first_back_end() {
+    let mut hub = hub();
+    hub.kill9();
+    let balancer = balancer(&[&hub], "--handshake-timeout 500ms");
+    let answer = raw::request("GET", balancer.url(), "Accept: text/event-stream\r\nWsevent-Instance: x\r\n", b"");
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    let mut stream = sse(balancer.url());
+    hub.start_again();
+    ready(&balancer);
+    readers(&balancer, 1);
+    post(&hub, "at last");
+    assert_eq!(sse_event(&mut stream), "at last");
+}
