@@ -34,6 +34,16 @@ pub enum Seen {
     Some(Vec<usize>),
 }
 
+impl Seen {
+    /// Whether the event with this index is among them.
+    pub fn has(&self, index: usize) -> bool {
+        match self {
+            Seen::All => true,
+            Seen::Some(indices) => indices.binary_search(&index).is_ok(),
+        }
+    }
+}
+
 impl Viewer {
     /// Whether an event with these attributes may be seen.
     pub fn admits(&self, attrs: Option<&Attrs>) -> bool {

@@ -52,7 +52,7 @@ pub struct Page {
 pub async fn page(site: &Site, parts: &Parts) -> Result<Page, Refusal> {
     let topic = subscribe::find_topic(site, parts)?;
     subscribe::check_origin(&site.rules, &parts.headers)?;
-    let ask = Ask { viewer: subscribe::viewer(parts, None, false)?, ..read_ask(parts)? };
+    let ask = Ask { viewer: subscribe::viewer(parts, false)?, ..read_ask(parts)? };
     if ask.since.is_some() {
         subscribe::wait_for_window(site, &topic).await?;
     }
@@ -177,10 +177,9 @@ impl Found {
             }
             Entry::End => return,
         };
-        for (i, event) in batch.events().skip(cursor.saturating_sub(item.offset) as usize) {
-            if !ask.viewer.admits(event.attrs.as_deref()) {
-                continue;
-            }
+        let from = cursor.saturating_sub(item.offset) as usize;
+        let seen = ask.viewer.of(batch, from);
+        for (i, event) in batch.events().skip(from).filter(|(i, _)| seen.has(*i)) {
             if self.events.len() == ask.limit {
                 self.more = true;
                 if ask.forward || ask.limit == 0 {

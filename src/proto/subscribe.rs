@@ -149,7 +149,7 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
     describe(site, &topic, wire, &mut headers);
     allow_origin(&site.rules, &parts.headers, &mut headers);
     let may_publish = wire == Wire::Ws && auth::may_publish(site, parts);
-    let viewer = Arc::new(viewer(parts, Some(wire), is_trusted_hop(site, parts, wire))?);
+    let viewer = Arc::new(viewer(parts, is_trusted_hop(site, parts, wire))?);
     let start = topic.log.seek(since.as_ref(), now_ms());
     let expires = auth::expiry(parts);
     Ok(Subscription { topic, wire, start, since, status, headers, viewer, owner, may_publish, expires })
@@ -159,13 +159,9 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
 ///
 /// # Errors
 /// 400 for a match that is not a JSON object.
-pub fn viewer(parts: &Parts, wire: Option<Wire>, relay: bool) -> Result<Viewer, Refusal> {
+pub fn viewer(parts: &Parts, relay: bool) -> Result<Viewer, Refusal> {
     let metadata = audience::from_query(query_pairs(parts));
-    let wanted = metadata
-        .get("match")
-        .filter(|_| wire.is_some_and(Wire::is_websocket))
-        .map(|text| Match::parse(text))
-        .transpose();
+    let wanted = metadata.get("match").map(|text| Match::parse(text)).transpose();
     let wanted = wanted.map_err(|why| Refusal::new(StatusCode::BAD_REQUEST, format!("Invalid match: {why}")))?;
     Ok(Viewer { metadata, relay, wanted: wanted.map(Arc::new) })
 }

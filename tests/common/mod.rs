@@ -138,6 +138,14 @@ impl Wsevent {
         self
     }
 
+    /// With more behind the last argument.
+    pub fn with_last(mut self, more: &str) -> Self {
+        if let Some(last) = self.args.last_mut() {
+            last.push(more);
+        }
+        self
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.into(), value.into()));
         self
@@ -306,6 +314,11 @@ impl Running {
     /// Standard output so far.
     pub fn stdout_bytes(&self) -> Vec<u8> {
         self.stdout.bytes()
+    }
+
+    /// Standard output so far, without the first `at` bytes.
+    pub fn stdout_from(&self, at: usize) -> Vec<u8> {
+        self.stdout.shared.0.lock().expect("no panic").bytes[at..].to_vec()
     }
 
     /// Standard output so far, as text.

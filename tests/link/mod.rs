@@ -106,6 +106,8 @@ pub struct Link {
     pub answer: Answer,
     /// Whether pings are answered.
     pub pongs: bool,
+    /// The newest data message as it came.
+    pub message: Frame,
     next: Option<Id>,
     /// The newest position that was named, for what must not go back.
     newest: Option<Id>,
@@ -151,6 +153,7 @@ impl Link {
             raw,
             answer,
             pongs: true,
+            message: Frame::new(TEXT, ""),
             next: None,
             newest: None,
             count: 0,
@@ -185,7 +188,9 @@ impl Link {
                     }
                 }
                 TEXT | BINARY => {
-                    if let Some(said) = self.take_message(frame.text()) {
+                    let said = self.take_message(frame.text());
+                    self.message = frame;
+                    if let Some(said) = said {
                         return said;
                     }
                 }

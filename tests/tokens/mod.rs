@@ -1,5 +1,8 @@
 //! Signed tokens as openssl makes them: keys, a key set, and tokens that are right or wrong in one thing.
 
+// Each test file uses a part of it.
+#![allow(dead_code)]
+
 use crate::common::Scratch;
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use serde_json::{Value, json};

@@ -203,11 +203,8 @@ impl Shard {
             let Entry::Batch(batch) = &item.entry else { break };
             let from = cursor.saturating_sub(item.offset) as usize;
             let viewer = self.conns[key].viewer.clone();
-            let sees = |i: &usize| match viewer.of(batch, from) {
-                Seen::All => true,
-                Seen::Some(indices) => indices.binary_search(i).is_ok(),
-            };
-            for (i, event) in batch.events().skip(from).filter(|(i, _)| sees(i)) {
+            let seen = viewer.of(batch, from);
+            for (i, event) in batch.events().skip(from).filter(|(i, _)| seen.has(*i)) {
                 let value = serde_json::from_slice::<serde_json::Value>(&event.payload).ok();
                 let value = value.as_ref().and_then(|value| value.pointer(pointer)).map(ToString::to_string);
                 let superseded = value.and_then(|value| newest.insert(value, events.len()));

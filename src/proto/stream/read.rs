@@ -232,7 +232,7 @@ impl Newest {
     fn take(&mut self, batch: &Arc<Batch>, from: usize, viewer: &Viewer, pointer: &str) {
         let seen = viewer.of(batch, from);
         for (i, event) in batch.events().skip(from) {
-            if matches!(&seen, Seen::Some(indices) if indices.binary_search(&i).is_err()) {
+            if !seen.has(i) {
                 continue;
             }
             let value = serde_json::from_slice::<serde_json::Value>(&event.payload).ok();
