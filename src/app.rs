@@ -1,12 +1,12 @@
 //! Runs a plan: builds the topic, starts what supplies it and what serves it, and ends them in order.
 
 mod balancing;
+mod journaling;
 
 use crate::{
     cli::StageArg,
     files::{self, Check, Watched},
-    id::{Epoch, Since},
-    log::{Log, Numbering},
+    id::Since,
     matcher::{Match, MatchStage},
     net::Dialer,
     plan::{Plan, Producer},
@@ -27,7 +27,6 @@ use crate::{
     tls::{self, Identity},
     token::{self, Keys},
     topic::{Policy, Stage, Topic},
-    units::now_ms,
 };
 use std::{fmt, fs, io, path::Path, sync::Arc, time::Duration};
 use tokio::{
@@ -107,6 +106,7 @@ pub async fn run(
     let mut running = Running { plan: &plan, site: &site, topic, identity, shutdown };
     let exit = running.until_end().await?;
     running.drain(&stop, &exit).await;
+    running.topic.log.close();
     Ok(exit)
 }
 
@@ -136,13 +136,11 @@ fn secure(
 
 fn build_topic(plan: &Plan) -> Result<Topic, StartError> {
     let stages = plan.stages.iter().map(build_stage).collect::<Result<Vec<_>, _>>().map_err(StartError)?;
-    let numbering =
-        if plan.keeps_ids() { Numbering::Keep } else { Numbering::Own(Epoch::new(now_ms(), rand::random())) };
     // A name that no request can ask for.
     let path = plan.serve.as_ref().map_or("stdout", |serve| &serve.path);
     let policy = plan.policy.clone().unwrap_or(Policy::Disconnect);
     let view: Vec<String> = plan.stages.iter().map(|stage| format!("{stage:?}")).collect();
-    let log = Log::new(numbering, plan.window);
+    let log = journaling::build_log(plan, path)?;
     let topic = Topic::new(path.to_owned(), log, stages, &view.join("\n"), policy.clone());
     // Standard output is a reader that is never skipped: the pressure goes upstream.
     if policy == Policy::Block || plan.print.is_some() {
@@ -290,10 +288,12 @@ impl Running<'_> {
         first_connections.extend(balancing::start_reading(self, &dialer));
         for (ordinal, url) in plan.consume.iter().enumerate() {
             let upstream = self.upstream(ordinal, url, &dialer);
-            // A keeper that serves mirrors its upstream's window (LINKS 8, 27); a consumer begins where it was told.
+            // A keeper that serves mirrors its upstream's window (LINKS 8, 27), from where its journal ends; a consumer
+            // begins where it was told.
             let mirror = (keeps && plan.serve.is_some()).then_some(Since::Oldest);
             let start = if mirror.is_some() {
-                plan.consuming.since.clone().or(mirror)
+                let kept = self.topic.log.last().map(Since::After);
+                kept.or(plan.consuming.since.clone()).or(mirror)
             } else {
                 remembered.clone().or(plan.consuming.since.clone())
             };

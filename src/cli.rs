@@ -6,7 +6,10 @@ mod balance;
 
 pub use balance::{Balance, BalanceMode};
 
-use crate::{id::Since, proto::print::Output, source::lines::Framing, stage::flow::Rate, topic::Policy, units};
+use crate::{
+    id::Since, journal::SyncPolicy, proto::print::Output, source::lines::Framing, stage::flow::Rate, topic::Policy,
+    units,
+};
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, parser::ValueSource};
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -301,6 +304,12 @@ pub struct Window {
     /// Retain nothing older than this [default: no bound]
     #[arg(long, value_name = "D", value_parser = units::duration)]
     pub history_age: Option<Duration>,
+    /// Keep the window and its ids in this directory, over restarts
+    #[arg(long, value_name = "DIR")]
+    pub journal: Option<PathBuf>,
+    /// When the journal is brought to the disk: always, interval:D or never [default: interval:1s]
+    #[arg(long, value_name = "POLICY")]
+    pub journal_sync: Option<SyncPolicy>,
     /// disconnect, drop-oldest, block or conflate:/POINTER [default: the upstream's; block for stdin and files; else disconnect]
     #[arg(long, value_name = "POLICY")]
     pub slow_reader: Option<Policy>,

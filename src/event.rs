@@ -107,6 +107,23 @@ impl Run {
         Run { bytes, count }
     }
 
+    /// `None` unless the bytes are exactly `count` whole unmasked FIN data frames, text in UTF-8.
+    pub fn parse(bytes: Bytes, count: u32) -> Option<Self> {
+        let (mut found, mut end) = (0, 0);
+        for message in (Messages { bytes: &bytes, at: 0 }) {
+            let masked = bytes[message.frame.start + 1] >= 0x80;
+            let valid = match bytes[message.frame.start] {
+                TEXT => is_utf8(&bytes[message.payload]),
+                first => first == BINARY,
+            };
+            if masked || !valid {
+                return None;
+            }
+            (found, end) = (found + 1, message.frame.end);
+        }
+        (found == count && end == bytes.len()).then_some(Run { bytes, count })
+    }
+
     /// Lays one event after another.
     pub fn of<'a>(events: impl IntoIterator<Item = &'a Event>) -> Self {
         let mut run = RunBuilder::default();

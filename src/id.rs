@@ -9,17 +9,17 @@ use std::{fmt, sync::Arc, time::Duration};
 const BASE32: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// Largest sequence number: the last integer that JavaScript holds exactly (LINKS 1).
 pub const MAX_SEQ: u64 = (1 << 53) - 1;
-/// `e`, 9 characters of birth time, 13 of randomness (LINKS 1).
-const EPOCH_LEN: usize = 23;
-
 /// One life of one origin: `e`, nine base32 characters of its birth time (ms), thirteen of OS randomness.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Epoch(Arc<str>);
 
 impl Epoch {
+    /// `e`, 9 characters of birth time, 13 of randomness (LINKS 1).
+    pub const LEN: usize = 23;
+
     /// A fresh epoch, born at `ms` (Unix time in milliseconds).
     pub fn new(ms: u64, random: u64) -> Self {
-        let mut text = String::with_capacity(EPOCH_LEN);
+        let mut text = String::with_capacity(Epoch::LEN);
         text.push('e');
         push_base32(&mut text, ms, 9);
         push_base32(&mut text, random, 13);
@@ -29,7 +29,7 @@ impl Epoch {
     /// `None` when the text is not exactly an epoch's form.
     pub fn parse(text: &str) -> Option<Self> {
         let (head, digits) = text.split_at_checked(1)?;
-        let well_formed = head == "e" && text.len() == EPOCH_LEN && digits.bytes().all(|b| BASE32.contains(&b));
+        let well_formed = head == "e" && text.len() == Epoch::LEN && digits.bytes().all(|b| BASE32.contains(&b));
         well_formed.then(|| Epoch(text.into()))
     }
 

@@ -8,8 +8,8 @@
 //! | layer | modules |
 //! |---|---|
 //! | words | [`id`] positions · [`units`] durations and sizes |
-//! | core: no sockets, no flags, no protocol names | [`event`] events, batches · [`pins`] who may hold whom · [`log`] the window · [`tally`] what became of readers · [`topic`] stages + log · [`matcher`] field equality · [`audience`] who may see what |
-//! | edges | [`link`] what instances say to each other · [`net`], [`tls`], [`sys`] connections · [`files`] what may change · [`token`] who may do what · [`stage`] · [`source`] what supplies a topic · [`proto`] how readers are served · [`balance`] back ends behind one URL · [`site`] what a process serves |
+//! | core: no sockets, no flags, no protocol names | [`event`] events, batches · [`pins`] who may hold whom · [`log`] the window · [`recorder`] who keeps it · [`tally`] what became of readers · [`topic`] stages + log · [`matcher`] field equality · [`audience`] who may see what |
+//! | edges | [`link`] what instances say to each other · [`journal`] windows on disk · [`net`], [`tls`], [`sys`] connections · [`files`] what may change · [`token`] who may do what · [`stage`] · [`source`] what supplies a topic · [`proto`] how readers are served · [`balance`] back ends behind one URL · [`site`] what a process serves |
 //! | meaning | [`cli`] what was typed · [`plan`] what was meant |
 //! | run | [`app`] a plan · [`trace`] a look at a chain |
 //!
@@ -25,6 +25,7 @@ pub mod cli;
 pub mod event;
 pub mod files;
 pub mod id;
+pub mod journal;
 pub mod link;
 pub mod log;
 pub mod matcher;
@@ -32,6 +33,7 @@ pub mod net;
 pub mod pins;
 pub mod plan;
 pub mod proto;
+pub mod recorder;
 pub mod site;
 pub mod source;
 pub mod stage;

@@ -8,12 +8,13 @@ use crate::{
     event::{Attrs, Batch, Run, Seqs},
     id::{Epoch, Id, Seq, Since},
     pins::{PinId, Pins},
+    recorder::{Extent, Note, Record, Recorded, Recorder, Restored, Vitals},
 };
 use std::{
     collections::VecDeque,
     ops::Range,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -196,8 +197,19 @@ struct State {
     ended: bool,
 }
 
+/// Who keeps what is appended, and how that goes.
+struct Kept {
+    /// Held while something is appended: it is the order of the log, and readers need not wait for a disk.
+    recorder: Mutex<Box<dyn Recorder>>,
+    vitals: Arc<Vitals>,
+}
+
+/// The turn to append; empty where nobody keeps anything.
+type Turn<'a> = Option<MutexGuard<'a, Box<dyn Recorder>>>;
+
 /// See the module's text.
 pub struct Log {
+    kept: OnceLock<Kept>,
     state: Mutex<State>,
     version: AtomicU64,
     changed: watch::Sender<u64>,
@@ -231,6 +243,7 @@ impl Log {
             state.begin_own(epoch);
         }
         Log {
+            kept: OnceLock::new(),
             state: Mutex::new(state),
             version: AtomicU64::new(0),
             changed: watch::Sender::new(0),
@@ -244,17 +257,92 @@ impl Log {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    // --- keeping ---------------------------------------------------------------------------------------------------
+
+    /// From here on the recorder hears of everything before a reader can see it (LINKS 4). The first one stays.
+    pub fn record_to(&self, recorder: Box<dyn Recorder>, vitals: Arc<Vitals>) {
+        let _ = self.kept.set(Kept { recorder: Mutex::new(recorder), vitals });
+    }
+
+    /// How the recorder is doing; `None` without one.
+    pub fn vitals(&self) -> Option<&Vitals> {
+        self.kept.get().map(|kept| &*kept.vitals)
+    }
+
+    /// Takes back what a recorder kept, in order, before anything else is appended.
+    pub fn restore(&self, restored: Restored) {
+        let now = Instant::now();
+        let added = now.checked_sub(restored.age).unwrap_or(now);
+        let mut state = self.state();
+        match restored.what {
+            Recorded::Batch(batch) => {
+                if let Some(batch) = state.unseen(batch) {
+                    state.take_batch(Arc::new(batch), Some(added));
+                }
+            }
+            Recorded::Gap(gap) if !state.has_passed(&gap.to) => state.take_gap(gap, Some(added)),
+            Recorded::Place(id, _) if !state.has_passed(&id) => state.take_place(&id),
+            Recorded::Gap(_) | Recorded::Place(..) | Recorded::Nothing => {}
+        }
+    }
+
+    /// Keeps a note that belongs to no entry.
+    pub fn note(&self, note: Note) {
+        let (mut turn, state) = (self.turn(), self.state());
+        drop(self.record(&mut turn, state, &Record::Nothing, Some(note)));
+    }
+
+    /// Nothing more will be appended: the recorder may close.
+    pub fn close(&self) {
+        if let Some(mut recorder) = self.turn() {
+            recorder.close();
+        }
+    }
+
+    fn turn(&self) -> Turn<'_> {
+        let kept = self.kept.get()?;
+        Some(kept.recorder.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    /// Hands over what is about to be appended. Readers go on meanwhile; nothing else is appended, for it is our turn.
+    fn record<'a>(
+        &'a self,
+        turn: &mut Turn<'_>,
+        state: MutexGuard<'a, State>,
+        record: &Record<'_>,
+        note: Option<Note>,
+    ) -> MutexGuard<'a, State> {
+        let Some(recorder) = turn else { return state };
+        let extent = state.extent();
+        drop(state);
+        recorder.record(record, note, extent);
+        self.state()
+    }
+
     // --- writing ---------------------------------------------------------------------------------------------------
 
     /// Numbers and appends events that the origin publishes; returns the batch. A run longer than
     /// [`crate::event::MAX_BATCH`] is the caller's to split.
     pub fn publish(&self, run: Run, attrs: Vec<(u32, Arc<Attrs>)>, time: u64) -> Option<Arc<Batch>> {
+        self.publish_noted(run, attrs, time, None)
+    }
+
+    /// The same with a note that is kept with the events.
+    pub fn publish_noted(
+        &self,
+        run: Run,
+        attrs: Vec<(u32, Arc<Attrs>)>,
+        time: u64,
+        note: Option<Note>,
+    ) -> Option<Arc<Batch>> {
+        let mut turn = self.turn();
         let mut state = self.state();
         let Numbering::Own(epoch) = state.numbering.clone() else { return None };
         let seqs = Seqs::From(state.next_own);
         state.next_own += run.len() as u64;
         let batch = Arc::new(Batch::new(epoch, seqs, time, run, attrs));
-        state.push(batch.last_seq(), Entry::Batch(batch.clone()));
+        state = self.record(&mut turn, state, &Record::Batch(&batch), note);
+        state.push(batch.last_seq(), Entry::Batch(batch.clone()), None);
         self.announce(state);
         Some(batch)
     }
@@ -262,11 +350,11 @@ impl Log {
     /// Appends events that an upstream numbered; what the log already has, by position, is dropped. Says whether
     /// anything was new. An epoch enters once: one that was left for another does not come back (LINKS 5).
     pub fn keep(&self, batch: Batch) -> bool {
+        let mut turn = self.turn();
         let mut state = self.state();
-        let Some(batch) = state.unseen(batch) else { return false };
-        state.enter(batch.epoch(), batch.seq(0).before());
-        let last = batch.last_seq();
-        state.push(last, Entry::Batch(Arc::new(batch)));
+        let Some(batch) = state.unseen(batch).map(Arc::new) else { return false };
+        state = self.record(&mut turn, state, &Record::Batch(&batch), None);
+        state.take_batch(batch, None);
         state.arrive();
         self.announce(state);
         true
@@ -274,21 +362,20 @@ impl Log {
 
     /// Appends a loss that an upstream told, or that we noticed on the way (LINKS 15, 17).
     pub fn keep_gap(&self, gap: Gap) {
+        let mut turn = self.turn();
         let mut state = self.state();
-        let known = state.runs.back().is_some_and(|run| run.epoch == gap.to.epoch) && state.last() >= Some(gap.to.seq);
-        if known {
+        if state.has_passed(&gap.to) {
             return;
         }
-        let floor = if gap.from.epoch == gap.to.epoch { gap.from.seq.before() } else { Seq::whole(0) };
-        state.enter(&gap.to.epoch, floor);
-        state.totals.gaps += 1;
-        state.push(gap.to.seq, Entry::Gap(Arc::new(gap)));
+        state = self.record(&mut turn, state, &Record::Gap(&gap), None);
+        state.take_gap(gap, None);
         state.arrive();
         self.announce(state);
     }
 
     /// The origin itself lost something: the gap takes a number of its own, so that it has a place in order.
     pub fn publish_gap(&self, count: Option<u64>, reason: &str) {
+        let mut turn = self.turn();
         let mut state = self.state();
         let Numbering::Own(epoch) = state.numbering.clone() else { return };
         let from = Seq::whole(state.next_own);
@@ -297,30 +384,32 @@ impl Log {
         let to = Seq::whole(state.next_own - 1);
         let id = |seq| Id { epoch: epoch.clone(), seq };
         let gap = Gap { from: id(from), to: id(to), count, reason: reason.into() };
-        state.totals.gaps += 1;
-        state.push(to, Entry::Gap(Arc::new(gap)));
+        state = self.record(&mut turn, state, &Record::Gap(&gap), None);
+        state.take_gap(gap, None);
         self.announce(state);
     }
 
     /// Nothing of ours is missing up to here, though no event stands there: an upstream or a stage left it out (LINKS 7).
     pub fn advance(&self, id: &Id) {
+        let mut turn = self.turn();
         let mut state = self.state();
-        if state.runs.back().is_some_and(|run| run.epoch == id.epoch) && state.last() >= Some(id.seq) {
+        if state.has_passed(id) {
             return;
         }
-        state.enter(&id.epoch, id.seq);
-        state.pass(id.seq);
+        state = self.record(&mut turn, state, &Record::Place(id, false), None);
+        state.take_place(id);
         state.arrive();
         self.announce(state);
         self.signal_room();
     }
 
-    /// Nothing will follow (LINKS 18).
+    /// Nothing will follow (LINKS 18). It is not kept: a source that starts again has more to say.
     pub fn finish(&self) {
+        let _turn = self.turn();
         let mut state = self.state();
         if !state.ended {
             let last = state.last().unwrap_or(Seq::whole(0));
-            state.push(last, Entry::End);
+            state.push(last, Entry::End, None);
         }
         self.announce(state);
     }
@@ -332,8 +421,21 @@ impl Log {
 
     /// From here on the log numbers events itself, behind what it holds (LINKS 2).
     pub fn become_origin(&self, epoch: Epoch) {
+        let mut turn = self.turn();
+        let id = Id { epoch, seq: Seq::whole(0) };
+        let mut state = self.record(&mut turn, self.state(), &Record::Place(&id, true), None);
+        state.begin_own(id.epoch);
+        state.horizon = Horizon::Reached;
+        self.announce(state);
+    }
+
+    /// The same in the epoch that it was restored with, behind its newest number (LINKS 4).
+    pub fn continue_as_origin(&self) {
+        let _turn = self.turn();
         let mut state = self.state();
-        state.begin_own(epoch);
+        let Some(last) = state.last_id() else { return };
+        state.next_own = last.seq.after().n;
+        state.numbering = Numbering::Own(last.epoch);
         state.horizon = Horizon::Reached;
         self.announce(state);
     }
@@ -387,7 +489,7 @@ impl Log {
         match since {
             None if state.pins.as_ref().is_some_and(Pins::awaiting) => Start::At(state.pinned_start()),
             None | Some(Since::Now) => state.seek_now(),
-            Some(Since::Oldest) if state.horizon == Horizon::Unknown => Start::Unknown,
+            Some(Since::Oldest) if state.horizon == Horizon::Unknown && state.slots.is_empty() => Start::Unknown,
             Some(Since::Oldest) => Start::At(state.base()),
             Some(Since::After(id)) => state.seek_id(id),
             Some(_) if state.horizon != Horizon::Reached => Start::Unknown,
@@ -450,7 +552,14 @@ impl Log {
 
     /// Drops what is older than the age bound at `now`.
     pub fn expire(&self, now: Instant) {
-        self.state().evict(now);
+        let mut turn = self.turn();
+        let mut state = self.state();
+        state.evict(now);
+        let extent = state.extent();
+        drop(state);
+        if let Some(recorder) = &mut turn {
+            recorder.forget(extent);
+        }
     }
 
     // --- waiting ---------------------------------------------------------------------------------------------------
@@ -665,6 +774,32 @@ impl State {
         self.next_own = 1;
     }
 
+    fn extent(&self) -> Extent {
+        Extent { base: self.base(), end: self.end }
+    }
+
+    /// Whether the log stands at this position or behind it.
+    fn has_passed(&self, id: &Id) -> bool {
+        self.runs.back().is_some_and(|run| run.epoch == id.epoch) && self.last() >= Some(id.seq)
+    }
+
+    fn take_batch(&mut self, batch: Arc<Batch>, added: Option<Instant>) {
+        self.enter(batch.epoch(), batch.seq(0).before());
+        self.push(batch.last_seq(), Entry::Batch(batch), added);
+    }
+
+    fn take_gap(&mut self, gap: Gap, added: Option<Instant>) {
+        let floor = if gap.from.epoch == gap.to.epoch { gap.from.seq.before() } else { Seq::whole(0) };
+        self.enter(&gap.to.epoch, floor);
+        self.totals.gaps += 1;
+        self.push(gap.to.seq, Entry::Gap(Arc::new(gap)), added);
+    }
+
+    fn take_place(&mut self, id: &Id) {
+        self.enter(&id.epoch, id.seq);
+        self.pass(id.seq);
+    }
+
     /// Begins a new stretch when the epoch is not the current one.
     fn enter(&mut self, epoch: &Epoch, floor: Seq) {
         if self.runs.back().is_none_or(|run| run.epoch != *epoch) {
@@ -702,8 +837,11 @@ impl State {
         (!events.is_empty()).then(|| Batch::new(batch.epoch().clone(), Seqs::Each(seqs), batch.time(), run, attrs))
     }
 
-    fn push(&mut self, last: Seq, entry: Entry) {
-        let (start, bytes_before, added) = (self.end, self.totals.bytes, Instant::now());
+    /// `added` where it was long ago: what is restored.
+    fn push(&mut self, last: Seq, entry: Entry, added: Option<Instant>) {
+        let now = Instant::now();
+        let added = added.unwrap_or(now);
+        let (start, bytes_before) = (self.end, self.totals.bytes);
         self.end += entry.width();
         self.totals.bytes += entry.size();
         self.totals.held_bytes += entry.size();
@@ -712,7 +850,7 @@ impl State {
         self.totals.events += entry.events();
         self.totals.held_events += entry.events();
         self.slots.push_back(Slot { start, bytes_before, added, last, entry });
-        self.evict(added);
+        self.evict(now);
     }
 
     /// Whole entries, oldest first; never what a pin still needs, never the newest events, whatever the bounds.

@@ -6,6 +6,7 @@ use crate::{
     balance::{Settings as Balancing, stream::Mode},
     cli::{Args, Keys, LogFormat, StageArg, Trace},
     id::Since,
+    journal::SyncPolicy,
     log::Limits,
     matcher::Match,
     net::redacted,
@@ -45,6 +46,8 @@ pub struct Plan {
     pub print: Option<Print>,
     /// What the topic retains.
     pub window: Limits,
+    /// Where it is kept over restarts, and how safely.
+    pub journal: Option<(PathBuf, SyncPolicy)>,
     /// What happens to slow readers, where it was said or follows.
     pub policy: Option<Policy>,
     /// `block`: readers to await, how long to keep a departed one's place.
@@ -153,6 +156,7 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
         return refuse("--token-file, --jwt-secret-file and --jwks are about readers: drop --no-serve");
     }
     check_stages(&args.stages.order)?;
+    let journal = journal(args, serve.is_some())?;
     let accept_publish = accept_publish(args, &serve, &produce, &consume, balance.is_some())?;
     let policy = policy(args, &produce, accept_publish);
     let limits = &args.limits;
@@ -172,6 +176,7 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
             bytes: args.window.history_bytes.unwrap_or(16 << 20) as u64,
             age: args.window.history_age,
         },
+        journal,
         policy,
         wait_readers: args.window.wait_readers,
         pin_grace: args.window.pin_grace.unwrap_or(30 * second),
@@ -468,6 +473,16 @@ fn check_stages(stages: &[StageArg]) -> Planned<()> {
     Ok(())
 }
 
+fn journal(args: &Args, serves: bool) -> Planned<Option<(PathBuf, SyncPolicy)>> {
+    match (&args.window.journal, args.window.journal_sync) {
+        (None, Some(_)) => refuse("--journal-sync is about a journal: add --journal DIR"),
+        (Some(_), _) if !serves => {
+            refuse("--journal keeps what is served: drop --no-serve, or remember the place with --cursor-file")
+        }
+        (dir, sync) => Ok(dir.clone().map(|dir| (dir, sync.unwrap_or_default()))),
+    }
+}
+
 /// A hub (nothing produced, nothing consumed) lives from what peers publish.
 fn accept_publish(
     args: &Args,
@@ -566,6 +581,9 @@ impl fmt::Display for Plan {
         }
         let policy = self.policy.as_ref().map_or_else(|| "the upstream's, else disconnect".into(), ToString::to_string);
         writeln!(f, "window   {} events, {} bytes", self.window.events, self.window.bytes)?;
+        if let Some((dir, sync)) = &self.journal {
+            writeln!(f, "journal  {}, synced {sync}", dir.display())?;
+        }
         writeln!(f, "slow     {policy}")
     }
 }
@@ -644,6 +662,8 @@ mod tests {
             ("--balance ftp://a", "https"),
             ("--balance a:1 --no-serve", "--no-serve"),
             ("--balance a:1 --balance-mode stream", "http://H:P/PATH"),
+            ("--journal-sync always", "--journal DIR"),
+            ("--consume a/b --no-serve --journal d", "--cursor-file"),
         ];
         for (line, hint) in table {
             let refusal = meant(line).err().unwrap_or_else(|| panic!("not refused: {line}"));

@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 /// Modules by layer, lowest first: a module may use its own layer and those before it.
 const LAYERS: [&[&str]; 5] = [
     &["id", "units"],
-    &["event", "pins", "log", "tally", "topic", "matcher", "audience"],
-    &["link", "net", "sys", "files", "tls", "token", "stage", "site", "proto", "source", "balance"],
+    &["event", "pins", "log", "recorder", "tally", "topic", "matcher", "audience"],
+    &["link", "journal", "net", "sys", "files", "tls", "token", "stage", "site", "proto", "source", "balance"],
     &["cli", "plan"],
     &["app", "trace"],
 ];

@@ -171,11 +171,13 @@ impl Feed {
 
     /// Forgets where the upstream stood; from here on the numbers are ours (LINKS 2). Says whether there was a position.
     fn begin_anew(&mut self) -> bool {
+        // What a journal gave back came from this upstream, too.
+        let kept = self.keeps && self.topic.log.last().is_some();
         if std::mem::take(&mut self.keeps) {
             self.topic.log.become_origin(Epoch::new(now_ms(), rand::random()));
         }
         self.passed.clear();
-        self.position.take().is_some()
+        self.position.take().is_some() || kept
     }
 
     /// The next upstream is another server: what the last one called its events means nothing to it.

@@ -7,13 +7,14 @@ use super::{
 use crate::{
     net::redacted,
     proto::{shard::Hop, wire::WIRES},
+    recorder::Vitals,
     site::Site,
     source::health::{Known, State},
     tally::{ENDINGS, Sums},
     topic::Topic,
 };
 use prometheus_client::{metrics::MetricType, registry::Unit};
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 /// Builds the list, family by family.
 #[derive(Default)]
@@ -51,6 +52,7 @@ pub async fn of(site: &Site) -> Vec<Family> {
     process(site, &mut all);
     let topics = site.topics();
     input(&topics, &mut all);
+    journals(&topics, &mut all);
     readers(&topics, &mut all);
     lags(site, &mut all).await;
     upstreams(site, &mut all);
@@ -91,6 +93,24 @@ fn input(topics: &Topics, all: &mut Families) {
     each(all.counter("gaps_told", "Times that a reader was told of a loss"), |topic| topic.tally.gaps_told());
     let help = "Events that slow readers skipped";
     each(all.counter("skipped_events", help), |topic| topic.tally.skipped());
+}
+
+fn journals(topics: &Topics, all: &mut Families) {
+    let each = |family: &mut Family, number: fn(&Vitals) -> u64| {
+        for (topic, vitals) in topics.iter().filter_map(|topic| Some((topic, topic.log.vitals()?))) {
+            family.put(by_topic(topic), number(vitals));
+        }
+    };
+    each(all.gauge("journal_ok", "Whether the journal keeps what comes in"), |it| it.error().is_none().into());
+    each(all.bytes(MetricType::Gauge, "journal", "Bytes that the journal holds"), |it| {
+        it.bytes.load(Ordering::Relaxed)
+    });
+    let help = "Times that the journal failed after it had worked";
+    each(all.counter("journal_failures", help), |it| it.failures.load(Ordering::Relaxed));
+    let help = "Events that the journal could not keep";
+    each(all.counter("journal_missed_events", help), |it| it.missed.load(Ordering::Relaxed));
+    let help = "Damaged pieces that were set aside";
+    each(all.gauge("journal_set_aside", help), |it| it.set_aside.load(Ordering::Relaxed));
 }
 
 fn readers(topics: &Topics, all: &mut Families) {

@@ -10,12 +10,17 @@ use crate::{
         shard::Hop,
         wire::{WIRES, Wire},
     },
+    recorder::Vitals,
     site::Site,
     tally::{ENDINGS, Sums},
     topic::Topic,
 };
 use serde_json::{Map, Value, json};
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 /// Hops that are listed; beyond, only their number is told.
 const MAX_HOPS: usize = 256;
@@ -47,6 +52,7 @@ pub fn describe(site: &Site, topic: &Arc<Topic>, hops: &[Hop]) -> Value {
         "held_bytes": totals.held_bytes,
         "max_events": limits.events,
         "max_bytes": limits.bytes,
+        "journal": log.vitals().map(describe_journal),
         "rate": describe_rate(&rate),
         "recent": site.inside.rates.recent(topic).into_iter().map(rounded).collect::<Vec<_>>(),
         "readers": topic.reader_count(),
@@ -65,6 +71,19 @@ pub fn describe(site: &Site, topic: &Arc<Topic>, hops: &[Hop]) -> Value {
 
 fn describe_rate(rate: &Rate) -> Value {
     json!({ "events": rounded(rate.events), "bytes": rounded(rate.bytes), "delivered": rounded(rate.delivered) })
+}
+
+fn describe_journal(vitals: &Vitals) -> Value {
+    let error = vitals.error();
+    json!({
+        "ok": error.is_none(),
+        "error": error,
+        "sync": vitals.mode,
+        "bytes": vitals.bytes.load(Ordering::Relaxed),
+        "failures": vitals.failures.load(Ordering::Relaxed),
+        "missed_events": vitals.missed.load(Ordering::Relaxed),
+        "set_aside": vitals.set_aside.load(Ordering::Relaxed),
+    })
 }
 
 /// A number for each wire form, by its name.
