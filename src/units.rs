@@ -1,4 +1,4 @@
-//! Durations and sizes as people type them: `500ms 2s 5m 1h`, `64KiB 1MiB`, a bare number of bytes.
+//! Durations and sizes as people type them: `500ms 2s 5m 1h`, `64KiB 1MiB`, a bare number of bytes; clocks; text for logs.
 
 use std::time::Duration;
 
@@ -40,6 +40,11 @@ pub fn size(text: &str) -> Result<usize, String> {
     };
     let number: usize = number.parse().map_err(|_| wrong())?;
     number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+/// What a peer said, on one line and without what a terminal obeys.
+pub fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 /// Microseconds since the Unix epoch, by the system's clock.

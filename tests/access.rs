@@ -622,9 +622,10 @@ fn links_over_tls_survive_the_death_of_any_hop() {
     let hop = |upstream: &Running| {
         let url = upstream.url().replacen("https", "wss", 1);
         let line = Wsevent::new(["--consume", &url, "--ca", &authority.ca(), "--consume-token-file", &token]);
-        secure(line.args(["--retry-max", "100ms"])).serve()
+        secure(line.args(["--retry-max", "100ms", "--pin-grace", "2s"])).serve()
     };
-    let mut producer = secure(Wsevent::line("--produce -")).piped().serve();
+    // At the end, the place of a hop that was killed is kept for so long.
+    let mut producer = secure(Wsevent::line("--produce - --pin-grace 2s")).piped().serve();
     let mut hops = vec![hop(&producer)];
     hops.push(hop(&hops[0]));
     let last = consumer(&hops[1], &authority).args(["--consume-token-file", &token]).start();

@@ -55,6 +55,8 @@ pub struct Feed {
     passed: VecDeque<(u64, Id)>,
     /// Where the position survives this process.
     cursor_file: Option<CursorFile>,
+    /// The stream has ended, and nothing came since.
+    ended: bool,
     /// Where the position can be seen.
     pub health: Arc<Health>,
 }
@@ -76,6 +78,7 @@ impl Feed {
             misfits: 0,
             passed: VecDeque::new(),
             cursor_file: None,
+            ended: false,
             health: Arc::default(),
         }
     }
@@ -210,7 +213,7 @@ impl Feed {
             self.renumber(Batch::new(first.epoch, seqs, time, run, Vec::new()));
         }
         self.passed(last);
-        self.health.took_event();
+        self.took_event();
         self.note();
     }
 
@@ -254,10 +257,23 @@ impl Feed {
     }
 
     /// The upstream's stream has ended (LINKS 18).
-    pub fn end(&self) {
+    pub fn end(&mut self) {
+        self.ended = true;
         if self.sole {
             self.topic.log.finish();
         }
+    }
+
+    /// Whether the stream has ended, and nothing came since.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    fn took_event(&mut self) {
+        if std::mem::take(&mut self.ended) {
+            tracing::info!(topic = %self.topic.path, "the stream goes on");
+        }
+        self.health.took_event();
     }
 
     /// Events one by one, as protocols other than a link bring them: all with an id of ours, or none.
@@ -267,6 +283,7 @@ impl Feed {
         while let Some((id, event)) = rest.next() {
             let Some(id) = id else {
                 self.topic.publish(vec![event], time);
+                self.took_event();
                 continue;
             };
             let (mut seqs, mut batch) = (vec![id.seq], vec![event]);
@@ -280,7 +297,7 @@ impl Feed {
             self.time = time;
             self.numbered(&id.epoch, seqs, &batch, time);
             self.passed(Id { epoch: id.epoch, seq: last });
-            self.health.took_event();
+            self.took_event();
         }
         self.note();
     }

@@ -77,10 +77,15 @@ impl Health {
         self.known().clone()
     }
 
-    /// The connection's state changed, or was confirmed.
+    /// It answered with a stream, which may be one that has ended.
+    pub fn opened(&self, state: State) {
+        self.known().connects += 1;
+        self.turn(state);
+    }
+
+    /// The connection's state, changed or confirmed.
     pub fn turn(&self, state: State) {
         let mut known = self.known();
-        known.connects += u64::from(state == State::Connected);
         if known.state != state {
             (known.state, known.since) = (state, now_ms());
         }
@@ -108,6 +113,9 @@ impl Health {
     /// The event at the position that was passed last was just read.
     pub fn took_event(&self) {
         let mut known = self.known();
+        if known.state == State::Ended {
+            (known.state, known.since) = (State::Connected, now_ms());
+        }
         known.event = known.position.clone().map(|position| (position, Instant::now()));
     }
 
@@ -128,8 +136,10 @@ mod tests {
         health.fail("refused");
         health.turn(State::Down);
         health.answered(true, "a,b");
-        health.turn(State::Connected);
-        health.turn(State::Connected);
+        health.opened(State::Connected);
+        health.turn(State::Ended);
+        health.opened(State::Ended);
+        health.took_event();
         let known = health.get();
         assert_eq!((known.state, known.connects, known.failures), (State::Connected, 2, 1));
         assert_eq!(known.last_error.map(|(_, why)| why).as_deref(), Some("refused"));

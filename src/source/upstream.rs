@@ -6,7 +6,10 @@ use super::{
     health::{Health, State},
     http, ws,
 };
-use crate::net::{self, Dialer, redacted};
+use crate::{
+    net::{self, Dialer, redacted},
+    units::printable,
+};
 use rand::RngExt;
 use std::{
     io,
@@ -123,48 +126,43 @@ pub enum Outcome {
 
 /// Consumes until there is nothing more to hope for. `connected` turns true when the upstream has answered once.
 pub async fn run(upstream: Upstream, mut feed: Feed, connected: watch::Sender<bool>) -> Outcome {
-    let name = redacted(&upstream.url);
+    let mut news = News::new(&upstream.url);
     let mut failures = 0u32;
-    let mut state = State::Connecting;
-    let mut told: Vec<String> = Vec::new();
     feed.health = upstream.health.clone();
     loop {
         let began = Instant::now();
         let mut on_open = || {
-            change(&mut state, State::Connected, || info!(upstream = %name, "connected"));
-            told.clear();
-            upstream.health.turn(state);
+            news.opened();
+            upstream.health.opened(news.state);
             connected.send_replace(true);
         };
         let ended = consume(&upstream, &mut feed, &mut on_open).await;
-        if state == State::Connected && began.elapsed() >= STABLE {
+        if news.state == State::Ended && !feed.has_ended() {
+            news.state = State::Connected;
+        }
+        if news.state == State::Connected && began.elapsed() >= STABLE {
             failures = 0;
         }
         let (reason, wait) = match ended {
             Failure::Moved => continue,
             Failure::Ended if upstream.terminal => return Outcome::Ended,
             Failure::Ended => {
-                change(&mut state, State::Ended, || info!(upstream = %name, "the stream has ended"));
+                news.ended();
                 feed.end();
                 failures = failures.max(3);
                 (String::new(), None)
             }
-            Failure::Refused(reason) if upstream.terminal => return Outcome::Refused(reason),
-            Failure::NoStream(reason) if upstream.terminal => return Outcome::NoStream(reason),
-            Failure::Refused(reason) | Failure::NoStream(reason) => (reason, Some(upstream.retry_max)),
-            Failure::Lost(reason, wait) => (reason, wait),
+            Failure::Refused(reason) if upstream.terminal => return Outcome::Refused(printable(&reason)),
+            Failure::NoStream(reason) if upstream.terminal => return Outcome::NoStream(printable(&reason)),
+            Failure::Refused(reason) | Failure::NoStream(reason) => (printable(&reason), Some(upstream.retry_max)),
+            Failure::Lost(reason, wait) => (printable(&reason), wait),
             Failure::Stranger => ("another stream than before".into(), Some(upstream.retry_max)),
         };
-        let was_connected = state == State::Connected;
-        if state != State::Ended {
+        if news.state != State::Ended {
             upstream.health.fail(&reason);
-            state = State::Down;
-            if told.len() < MAX_TOLD && !told.contains(&reason) {
-                told.push(reason.clone());
-                warn!(upstream = %name, %reason, "{}", if was_connected { "lost" } else { "cannot connect" });
-            }
+            news.failed(&reason);
         }
-        upstream.health.turn(state);
+        upstream.health.turn(news.state);
         if upstream.retries.is_some_and(|retries| failures >= retries) {
             return Outcome::Unreachable(reason);
         }
@@ -184,11 +182,44 @@ pub async fn consume(upstream: &Upstream, feed: &mut Feed, on_open: &mut (dyn Fn
     ended.err().unwrap_or(Failure::Ended)
 }
 
-/// One log line per change, not per attempt.
-fn change(state: &mut State, to: State, tell: impl FnOnce()) {
-    if *state != to {
-        *state = to;
-        tell();
+/// What the log was told of an upstream: one line per change, not per attempt.
+struct News {
+    upstream: String,
+    state: State,
+    /// Why, since it last answered.
+    reasons: Vec<String>,
+}
+
+impl News {
+    fn new(url: &Url) -> Self {
+        News { upstream: redacted(url), state: State::Connecting, reasons: Vec::new() }
+    }
+
+    /// It answered. A stream that has ended is worth a word again when it goes on, which the feed sees.
+    fn opened(&mut self) {
+        self.reasons.clear();
+        if self.state != State::Ended && self.turn(State::Connected) {
+            info!(upstream = %self.upstream, "connected");
+        }
+    }
+
+    fn ended(&mut self) {
+        if self.turn(State::Ended) {
+            info!(upstream = %self.upstream, "the stream has ended");
+        }
+    }
+
+    fn failed(&mut self, reason: &str) {
+        let what = if self.state == State::Connected { "lost" } else { "cannot connect" };
+        self.turn(State::Down);
+        if self.reasons.len() < MAX_TOLD && !self.reasons.iter().any(|told| told == reason) {
+            self.reasons.push(reason.to_owned());
+            warn!(upstream = %self.upstream, %reason, "{what}");
+        }
+    }
+
+    fn turn(&mut self, to: State) -> bool {
+        std::mem::replace(&mut self.state, to) != to
     }
 }
 
