@@ -125,6 +125,24 @@ pub enum Start {
     Unknown,
 }
 
+/// Where a cursor stands after a read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Read {
+    /// The offset to go on from.
+    pub next: u64,
+    /// The position before it: what the cursor has seen.
+    pub last: Option<Id>,
+}
+
+/// Where a reader begins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Joined {
+    /// Its pin, if the policy is `block`.
+    pub pin: Option<PinId>,
+    /// The position before its first event.
+    pub last: Option<Id>,
+}
+
 /// A cursor's place is no longer retained.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lost {
@@ -456,15 +474,14 @@ impl Log {
 
     // --- reading ---------------------------------------------------------------------------------------------------
 
-    /// Copies entries from `offset` on into `out`, at least one if there is any, up to about `max_bytes`. Returns the
-    /// offset to go on from.
+    /// Copies entries from `offset` on into `out`, at least one if there is any, up to about `max_bytes`.
     ///
     /// # Errors
     /// [`Lost`] when the place is no longer retained.
-    pub fn read(&self, offset: u64, max_bytes: usize, out: &mut Vec<Item>) -> Result<u64, Lost> {
+    pub fn read(&self, offset: u64, max_bytes: usize, out: &mut Vec<Item>) -> Result<Read, Lost> {
         let state = self.state();
         if offset >= state.end {
-            return Ok(state.end);
+            return Ok(Read { next: state.end, last: state.last_id() });
         }
         let base = state.base();
         if offset < base {
@@ -479,7 +496,7 @@ impl Log {
             next = slot.start + slot.entry.width();
             out.push(Item { offset: slot.start, entry: slot.entry.clone() });
         }
-        Ok(next)
+        Ok(Read { next, last: state.position(next) })
     }
 
     /// Where a reader that asks for `since` begins. `None` is a reader that does not say: *now*, or under `block` the
@@ -514,9 +531,16 @@ impl Log {
         self.state().end
     }
 
-    /// The position of the newest entry at or below `offset - 1`: what a cursor at `offset` has seen.
-    pub fn position(&self, offset: u64) -> Option<Id> {
-        self.state().position(offset)
+    /// Where a cursor stands that has read everything.
+    pub fn tip(&self) -> Read {
+        let state = self.state();
+        Read { next: state.end, last: state.last_id() }
+    }
+
+    /// The newest position, if `offset` is still the end.
+    pub fn last_at(&self, offset: u64) -> Option<Id> {
+        let state = self.state();
+        state.last_id().filter(|_| offset == state.end)
     }
 
     /// When the entry of this position was appended here; `None` when it is not retained.
@@ -603,19 +627,32 @@ impl Log {
         self.state().pins.is_some()
     }
 
+    /// A reader begins at `offset`, which [`Log::seek`] found: under `block` its cursor is pinned there. Who `resumes`
+    /// has what lies before (LINKS 20). `None` when the place has been evicted since: seek again.
+    pub fn join(&self, offset: u64, owner: Option<String>, resumes: bool) -> Option<Joined> {
+        let joined = {
+            let mut state = self.state();
+            if offset < state.base() {
+                return None;
+            }
+            let last = state.position(offset);
+            let pin = state.pins.as_mut().map(|pins| {
+                if resumes {
+                    pins.arrive();
+                }
+                pins.join(offset, owner)
+            });
+            Joined { pin, last }
+        };
+        self.signal_room();
+        Some(joined)
+    }
+
     /// Pins a reader's cursor; `None` when the policy is another.
     pub fn pin(&self, offset: u64, owner: Option<String>) -> Option<PinId> {
         let pin = self.state().pins.as_mut().map(|pins| pins.join(offset, owner));
         self.signal_room();
         pin
-    }
-
-    /// The same for a reader that comes back: it has what lies before (LINKS 20).
-    pub fn pin_resumed(&self, offset: u64, owner: Option<String>) -> Option<PinId> {
-        if let Some(pins) = self.state().pins.as_mut() {
-            pins.arrive();
-        }
-        self.pin(offset, owner)
     }
 
     /// Everything below `offset` was received.
@@ -971,6 +1008,8 @@ impl State {
         match self.slots.get(found).filter(|_| found < to) {
             Some(slot) => match &slot.entry {
                 Entry::Batch(batch) => Start::At(slot.start + batch.count_to(after) as u64),
+                // Positions passed behind it do not make it news again.
+                Entry::Gap(gap) if gap.to.seq <= after => Start::At(slot.start + 1),
                 _ => Start::At(slot.start),
             },
             None if limit == self.end && self.ended => Start::At(self.end - 1),

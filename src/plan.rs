@@ -11,7 +11,7 @@ use crate::{
     matcher::Match,
     net::redacted,
     proto::{print::Print, shard::Tuning},
-    site::Rules,
+    site::{Rules, spelled},
     source::{credentials::Credentials, lines::Framing},
     stage::jq::Program,
     tls::TlsFiles,
@@ -24,6 +24,9 @@ use url::Url;
 /// Where the original program listens and what it serves.
 const SERVE_ADDRESS: &str = "localhost:8080";
 const PATH: &str = "/events";
+/// What a request says about its connection, not about what is asked.
+const HANDSHAKE: [&str; 6] =
+    ["connection", "upgrade", "sec-websocket-key", "sec-websocket-version", "content-length", "transfer-encoding"];
 
 /// What this process is to do.
 #[derive(Debug, Clone)]
@@ -299,7 +302,7 @@ fn topic_path(path: Option<&str>) -> Planned<String> {
     if path.contains(['?', '#', ' ']) || path.contains(char::is_control) {
         return refuse(format!("`{path}` cannot be a topic's path: leave out `?`, `#` and spaces"));
     }
-    Ok(path)
+    Ok(spelled(&path))
 }
 
 fn upstreams(args: &Args) -> Planned<Vec<Url>> {
@@ -450,6 +453,9 @@ pub fn tracing(args: &Trace) -> Planned<(Url, Credentials)> {
 /// What is no header.
 pub fn split_header(header: &str) -> Planned<(String, String)> {
     match header.split_once(':') {
+        Some((name, _)) if HANDSHAKE.iter().any(|own| name.trim().eq_ignore_ascii_case(own)) => {
+            refuse(format!("`{}` is the connection's own header: leave it out", name.trim()))
+        }
         Some((name, value)) if !name.is_empty() && !header.contains(['\r', '\n']) => {
             Ok((name.trim().to_owned(), value.trim().to_owned()))
         }

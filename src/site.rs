@@ -64,6 +64,27 @@ pub struct Site {
     ready: AtomicBool,
 }
 
+/// A path in the one spelling that topics are kept by: bytes beyond ASCII escaped, escapes in capitals (RFC 3986 §6.2.2.1).
+/// Escaped ASCII stays: `%2F` is no `/`.
+pub fn spelled(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut escape = 0;
+    for c in path.chars() {
+        match c {
+            '%' => escape = 3,
+            c if !c.is_ascii() => {
+                let mut utf8 = [0; 4];
+                out.extend(c.encode_utf8(&mut utf8).bytes().map(|byte| format!("%{byte:02X}")));
+                continue;
+            }
+            _ => {}
+        }
+        out.push(if escape > 0 { c.to_ascii_uppercase() } else { c });
+        escape = if escape > 0 { escape - 1 } else { 0 };
+    }
+    out
+}
+
 impl Site {
     /// A site without topics, not ready yet.
     pub fn new(rules: Rules, tuning: Tuning, shards: Shards, instance: String) -> Self {
@@ -88,9 +109,10 @@ impl Site {
         self.topics.write().unwrap_or_else(|p| p.into_inner()).insert(topic.path.clone(), topic);
     }
 
-    /// The topic at exactly this path.
+    /// The topic at exactly this path, however its other letters are escaped.
     pub fn topic(&self, path: &str) -> Option<Arc<Topic>> {
-        self.topics.read().unwrap_or_else(|p| p.into_inner()).get(path).cloned()
+        let topics = self.topics.read().unwrap_or_else(|p| p.into_inner());
+        topics.get(path).or_else(|| topics.get(&spelled(path))).cloned()
     }
 
     /// Every topic, by path.

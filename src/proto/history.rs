@@ -152,14 +152,19 @@ fn collect(topic: &Topic, ask: &Ask) -> Found {
     loop {
         items.clear();
         match topic.log.read(cursor, 1 << 20, &mut items) {
-            Ok(next) if next > cursor => {
+            Ok(read) if read.next > cursor => {
                 for item in &items {
                     found.take(item, cursor, ask);
                 }
-                cursor = next;
+                cursor = read.next;
             }
             Ok(_) => return found,
-            Err(lost) => cursor = lost.resume,
+            // Evicted while we read: the next page tells.
+            Err(_) if ask.forward && !found.is_empty() => {
+                found.more = true;
+                return found;
+            }
+            Err(_) => return collect(topic, ask),
         }
         if ask.forward && found.more {
             return found;

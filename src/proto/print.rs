@@ -77,7 +77,7 @@ pub async fn run(topic: Arc<Topic>, print: Print, mut cursor_file: Option<Cursor
         }
         items.clear();
         let next = match topic.log.read(cursor, TURN, &mut items) {
-            Ok(next) => next,
+            Ok(read) => read.next,
             Err(lost) => {
                 tracing::warn!(count = ?lost.count, "standard output is slow: events were lost");
                 cursor = lost.resume;

@@ -32,6 +32,13 @@ impl Credentials {
     }
 }
 
+/// The header lines of a request: ours, of which one that was typed takes the place, and the typed ones.
+pub fn with_typed(ours: Vec<(&'static str, String)>, typed: Vec<(String, String)>) -> Vec<(String, String)> {
+    let is_typed = |name: &str| typed.iter().any(|(typed, _)| typed.eq_ignore_ascii_case(name));
+    let kept: Vec<_> = ours.into_iter().filter(|(name, _)| !is_typed(name)).collect();
+    kept.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(typed).collect()
+}
+
 /// Credentials in the URL as a header (RFC 7617).
 fn authorization(url: &Url) -> Option<(String, String)> {
     let (user, password) = (url.username(), url.password());

@@ -1,6 +1,7 @@
 //! An HTTP upstream: Server-Sent Events or NDJSON.
 
 use super::{
+    credentials::with_typed,
     feed::Feed,
     upstream::{Answer, Failure, Upstream},
 };
@@ -108,12 +109,15 @@ fn request(upstream: &Upstream, feed: &Feed, url: &Url) -> Result<Request<Empty<
     }
     let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
     let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
-    let mut request = Request::get(target).header(header::HOST, host).header(header::ACCEPT, accept);
-    request = request.header(header::CACHE_CONTROL, "no-store").header(link::INSTANCE_HEADER, upstream.reader_name());
-    if let Some(id) = resume {
-        request = request.header("last-event-id", id);
-    }
-    for (name, value) in upstream.credentials.lines(&upstream.url, &url)? {
+    let mut ours = vec![
+        ("host", host.to_owned()),
+        ("accept", accept.to_owned()),
+        ("cache-control", "no-store".to_owned()),
+        (link::INSTANCE_HEADER, upstream.reader_name()),
+    ];
+    ours.extend(resume.map(|id| ("last-event-id", id)));
+    let mut request = Request::get(target);
+    for (name, value) in with_typed(ours, upstream.credentials.lines(&upstream.url, &url)?) {
         let pair = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value));
         if let (Ok(name), Ok(value)) = pair {
             request = request.header(name, value);

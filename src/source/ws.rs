@@ -1,6 +1,7 @@
 //! A WebSocket upstream: a link of ours, or any server's stream.
 
 use super::{
+    credentials::with_typed,
     feed::Feed,
     upstream::{Answer, Failure, Opened, Upstream},
 };
@@ -68,16 +69,18 @@ fn request(upstream: &Upstream, feed: &Feed, key: &str) -> io::Result<String> {
     let url = with_since(&upstream.url, feed.since().as_ref());
     let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
     let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
-    let mut text = format!(
-        "GET {target} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {}\r\n{}: {}\r\n{}: {}\r\n",
-        link::SUBPROTOCOL,
-        link::INSTANCE_HEADER,
-        upstream.reader_name(),
-        link::MAX_MESSAGE_HEADER,
-        upstream.max_message,
-    );
-    for (name, value) in upstream.credentials.lines(&upstream.url, &upstream.url)? {
+    let ours = vec![
+        ("Host", host.to_owned()),
+        ("Upgrade", "websocket".into()),
+        ("Connection", "Upgrade".into()),
+        ("Sec-WebSocket-Key", key.to_owned()),
+        ("Sec-WebSocket-Version", "13".into()),
+        ("Sec-WebSocket-Protocol", link::SUBPROTOCOL.into()),
+        (link::INSTANCE_HEADER, upstream.reader_name()),
+        (link::MAX_MESSAGE_HEADER, upstream.max_message.to_string()),
+    ];
+    let mut text = format!("GET {target} HTTP/1.1\r\n");
+    for (name, value) in with_typed(ours, upstream.credentials.lines(&upstream.url, &upstream.url)?) {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
     text.push_str("\r\n");

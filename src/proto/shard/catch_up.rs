@@ -65,11 +65,14 @@ impl Shard {
     /// A link that did not see the newest events hears what comes next before it shares the others' bytes (LINKS 11).
     fn tell_before_tip(&mut self, key: usize) -> bool {
         let (conn, lane) = (&self.conns[key], &self.lanes[self.conns[key].lane]);
-        let (live, last) = (lane.live, lane.last.clone());
-        let expected = conn.more.as_ref().and_then(|more| more.expected.clone());
+        let (live, passed) = (lane.live, lane.passed.clone());
+        let expected = conn.more.as_ref().and_then(|more| more.expected.as_ref());
+        let next = |last: &Option<Id>| last.as_ref().map(Id::next);
+        let knows_more = |next: Id| expected.is_some_and(|known| known.epoch == next.epoch && known.seq > next.seq);
         conn.wire != Wire::Link
-            || expected == last.as_ref().map(Id::next)
-            || self.tell_position(key, last.as_ref(), live)
+            || expected == next(&lane.last).as_ref()
+            || next(&passed).is_some_and(knows_more)
+            || self.tell_position(key, passed.as_ref(), live)
     }
 
     /// Whether the reader may go on at once.
@@ -182,12 +185,14 @@ impl Shard {
     }
 
     /// Where a reader stands: the offset to read on from, and the position before it.
-    pub(super) fn standing(&self, key: usize) -> (u64, Option<Id>) {
+    pub(super) fn standing(&mut self, key: usize) -> (u64, Option<Id>) {
         let conn = &self.conns[key];
-        let lane = &self.lanes[conn.lane];
+        let lane = &mut self.lanes[conn.lane];
         match conn.place {
-            Place::Tip(_) if lane.live == lane.topic.log.end() => (lane.live, lane.topic.log.last()),
-            Place::Tip(_) => (lane.live, lane.last.clone()),
+            Place::Tip(_) => {
+                lane.passed = lane.topic.log.last_at(lane.live).or(lane.passed.take());
+                (lane.live, lane.passed.clone())
+            }
             _ => {
                 let expected = conn.more.as_ref().and_then(|more| more.expected.as_ref());
                 (conn.cursor, expected.map(Id::previous))

@@ -2,7 +2,6 @@
 
 use super::{
     Shard, TURN_BYTES,
-    catch_up::width,
     conn::{Conn, More, Place, Wrote},
     lane::Lane,
 };
@@ -72,21 +71,25 @@ impl Shard {
             // Pinned readers hear positions in between, or a whole turn would stay unacknowledged.
             let turn = if topic.log.is_blocking() { self.lanes[lane].told_every as usize } else { TURN_BYTES };
             let read = topic.log.read(from, turn, &mut items);
-            let (held, next) = read.map_or_else(|lost| (false, lost.resume), |next| (true, next));
+            // Told by the same look at the log: a moment later the place may be gone.
+            let (held, next, passed) =
+                read.map_or_else(|lost| (false, lost.resume, lost.to), |read| (true, read.next, read.last));
             if next == from {
                 self.items = items;
                 return;
             }
             let plain = held && items.iter().all(|item| matches!(item.entry, Entry::Batch(_)));
             if plain {
-                self.deliver_batches(lane, &items);
+                self.deliver_batches(lane, &items, next, passed.as_ref());
             } else {
                 self.send_tip_behind(lane, |_| true);
             }
+            let last = if held { items.iter().rev().find_map(last_of) } else { passed.clone() };
             self.items = items;
             let lane = &mut self.lanes[lane];
             lane.live = next;
-            lane.last = lane.topic.log.position(next);
+            lane.last = last.or(lane.last.take());
+            lane.passed = passed;
             lane.quiet_since = Instant::now();
         }
     }
@@ -102,7 +105,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn deliver_batches(&mut self, lane: usize, items: &[Item]) {
+    pub(super) fn deliver_batches(&mut self, lane: usize, items: &[Item], end: u64, last: Option<&Id>) {
         if self.lanes[lane].tip_of(Wire::Link).next().is_some() {
             let addressed = is_addressed(items);
             let shared = self.links_go_shared(lane, items);
@@ -130,8 +133,7 @@ impl Shard {
         }
         self.lanes[lane].events += events;
         self.lanes[lane].bytes += bytes;
-        let end = items.last().map_or(0, |item| item.offset) + items.last().map_or(0, width);
-        self.tell_positions_when_due(lane, end);
+        self.tell_positions_when_due(lane, last, end);
     }
 
     fn deliver_wire(&mut self, lane: usize, wire: Wire, in_chunks: bool, items: &[Item]) {
@@ -199,6 +201,15 @@ impl Shard {
 
 /// What a link's own clock may be wrong about a live event; what is replayed gets its exact time.
 const LIVE_TOLERANCE_MS: u64 = 250;
+
+/// The position that an entry ends with.
+fn last_of(item: &Item) -> Option<Id> {
+    match &item.entry {
+        Entry::Batch(batch) => Some(batch.id(batch.len() - 1)),
+        Entry::Gap(gap) => Some(gap.to.clone()),
+        Entry::End => None,
+    }
+}
 
 /// Whether some event has an audience.
 fn is_addressed(items: &[Item]) -> bool {

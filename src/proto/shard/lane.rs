@@ -8,10 +8,11 @@ use crate::{
     audience::Viewer,
     id::{Id, Since},
     link::GoAway,
-    log::{Log, Start},
+    log::{Gap, Joined, Start},
     matcher::Match,
     proto::wire::{Farewell, WIRES, Wire},
     topic::Topic,
+    units::now_ms,
 };
 use std::{
     sync::{
@@ -29,8 +30,10 @@ pub(super) struct Lane {
     pub(super) moves: u64,
     /// Everything below was sent to the readers at the tip.
     pub(super) live: u64,
-    /// The position at `live`.
+    /// The last event or gap below `live`: where readers stand who count what they are sent.
     pub(super) last: Option<Id>,
+    /// The position at `live` as far as anybody may have been told it: what stages and audiences left out is passed, too.
+    pub(super) passed: Option<Id>,
     /// Events and bytes sent to the tip so far.
     pub(super) events: u64,
     pub(super) bytes: u64,
@@ -94,17 +97,14 @@ impl Shard {
     pub(super) fn begin(&mut self, key: usize, start: Start, since: Option<&Since>) {
         let topic = self.lanes[self.conns[key].lane].topic.clone();
         match start {
-            Start::At(offset) => self.begin_at(key, offset, since, &topic.log),
+            Start::At(offset) => self.begin_at(key, None, offset, since),
             Start::Gap(gap, offset) => {
                 let conn = &self.conns[key];
                 if conn.wire == Wire::Ws && !conn.skip {
                     let oldest = topic.log.window().map(|window| window.oldest);
                     return self.leave(key, &Farewell::GoAway(GoAway::Gone(oldest)));
                 }
-                topic.tally.tell_gap();
-                if self.send(key, |wire| wire.gap(&gap)) {
-                    self.begin_at(key, offset, since, &topic.log);
-                }
+                self.begin_at(key, Some(&gap), offset, since);
             }
             Start::Ahead(since) => self.park(key, since, u32::MAX),
             Start::Unknown => {
@@ -116,19 +116,22 @@ impl Shard {
         }
     }
 
-    /// Tells the position at once (LINKS 7), then reads on from there.
-    pub(super) fn begin_at(&mut self, key: usize, offset: u64, since: Option<&Since>, log: &Log) {
-        let last = log.position(offset);
+    /// Tells what is missing and the position at once (LINKS 7), then reads on from there.
+    fn begin_at(&mut self, key: usize, gap: Option<&Gap>, offset: u64, since: Option<&Since>) {
+        let topic = self.lanes[self.conns[key].lane].topic.clone();
+        let owner = self.conns[key].more().owner.clone();
+        let Some(Joined { pin, last }) = topic.log.join(offset, owner, matches!(since, Some(Since::After(_)))) else {
+            return self.begin(key, topic.log.seek(since, now_ms()), since);
+        };
+        self.conns[key].more().pin = pin;
+        if let Some(gap) = gap {
+            topic.tally.tell_gap();
+            if !self.send(key, |wire| wire.gap(gap)) {
+                return;
+            }
+        }
         let conn = &mut self.conns[key];
         conn.cursor = offset;
-        if log.is_blocking() {
-            let more = conn.more();
-            let owner = more.owner.clone();
-            more.pin = match since {
-                Some(Since::After(_)) => log.pin_resumed(offset, owner),
-                _ => log.pin(offset, owner),
-            };
-        }
         conn.more().acked = offset;
         conn.more().expected = last.as_ref().map(Id::next);
         let sent = match conn.wire {

@@ -296,12 +296,14 @@ impl Shard {
         }
         let inbox = self.inbox.clone();
         topic.log.on_change(move || inbox.signal());
+        let tip = topic.log.tip();
         self.lanes.push(Lane {
             topic: topic.clone(),
             version: 0,
             moves: topic.moves(),
-            live: topic.log.end(),
-            last: topic.log.last(),
+            live: tip.next,
+            last: tip.last.clone(),
+            passed: tip.last,
             events: 0,
             bytes: 0,
             pumped: topic.log.add_pump(),

@@ -40,11 +40,7 @@ impl Shard {
         self.send(key, |wire| wire.position(last, n, ms))
     }
 
-    pub(super) fn tell_positions_when_due(&mut self, lane: usize, offset: u64) {
-        let last = match self.lanes[lane].topic.log.position(offset) {
-            Some(last) => last,
-            None => return,
-        };
+    pub(super) fn tell_positions_when_due(&mut self, lane: usize, last: Option<&Id>, offset: u64) {
         let (bytes, every) = (self.lanes[lane].bytes, self.lanes[lane].told_every);
         let lane_blocks = self.lanes[lane].topic.log.is_blocking();
         let tracked = WIRES.into_iter().filter(|wire| *wire == Wire::Link || lane_blocks);
@@ -54,7 +50,7 @@ impl Shard {
             .filter(|&key| bytes.wrapping_sub(told(key)) >= every)
             .collect();
         for key in due {
-            self.tell_position(key, Some(&last), offset);
+            self.tell_position(key, last, offset);
         }
     }
 }

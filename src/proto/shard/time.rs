@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 impl Shard {
     pub(super) fn next_ping(&self) -> u32 {
         let interval = self.tuning.ping_interval.as_secs_f64();
-        self.second() + (interval * rand::rng().random_range(0.8..1.2)).ceil().max(1.0) as u32
+        self.second().saturating_add((interval * rand::rng().random_range(0.8..1.2)).ceil().max(1.0) as u32)
     }
 
     pub(super) fn tick(&mut self, now: Instant) {
@@ -119,8 +119,10 @@ impl Shard {
         if !conn.wire.is_websocket() {
             return;
         }
-        let patience = (self.tuning.ping_interval.as_secs() as u32 * 3).max(3);
-        if silent > patience && !pinned {
+        let patience = u32::try_from(self.tuning.ping_interval.as_secs()).unwrap_or(u32::MAX).saturating_mul(3).max(3);
+        // A client that knows no pongs is there as long as its kernel acknowledges our pings.
+        let mute = || !conn.ponged && sys::kernel_view(&conn.socket).is_some_and(|view| view.all_received);
+        if silent > patience && !pinned && !mute() {
             return self.drop_conn(key, SILENT);
         }
         if !conn.is_clear() || matches!(conn.place, Place::Parked(_)) {
@@ -174,10 +176,11 @@ impl Shard {
 
     pub(super) fn drain(&mut self, spread: Duration) {
         self.draining = true;
+        let spread = u32::try_from(spread.as_secs()).unwrap_or(u32::MAX);
         let now = self.second();
         for (_, conn) in &mut self.conns {
             if conn.place != Place::Leaving {
-                conn.due = now + rand::rng().random_range(0..=spread.as_secs() as u32);
+                conn.due = now.saturating_add(rand::rng().random_range(0..=spread));
             }
         }
     }

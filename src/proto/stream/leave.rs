@@ -40,8 +40,10 @@ impl Steps {
         }
         let patience = (self.tasks.tuning.ping_interval * 3).max(Duration::from_secs(3));
         let silent = self.wire.is_websocket() && now.duration_since(self.heard) > patience;
+        // A client that knows no pongs is there as long as its kernel acknowledges our pings.
+        let mute = !self.ponged && self.kernel.is_some_and(|view| view.all_received);
         // A pinned reader may be paused on purpose (LINKS 22).
-        (silent && self.is_reading() && !self.is_pinned()).then_some("no pong")
+        (silent && self.is_reading() && !self.is_pinned() && !mute).then_some("no pong")
     }
 
     pub(super) fn must_leave(&mut self, now: Instant, clear: bool) -> Option<Farewell> {

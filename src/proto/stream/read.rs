@@ -6,7 +6,7 @@ use crate::{
     event::Batch,
     id::{Id, Since},
     link::GoAway,
-    log::{Entry, Gap, Item, Lost, Start},
+    log::{Entry, Gap, Item, Joined, Lost, Start},
     proto::{
         shard::UNKNOWN_SECS,
         wire::{Farewell, Wire},
@@ -34,15 +34,13 @@ impl Steps {
             Place::Reading | Place::Gone => return None,
         };
         match start {
-            Start::At(offset) => piece(self.begin_at(offset, since.as_ref(), now)),
+            Start::At(offset) => self.begin_at(None, offset, since, now),
             Start::Gap(gap, offset) => {
                 if self.wire == Wire::Ws && !self.skip {
                     let oldest = self.topic.log.window().map(|window| window.oldest);
                     return Some(self.leave(&Farewell::GoAway(GoAway::Gone(oldest))));
                 }
-                self.topic.tally.tell_gap();
-                let told = self.wire.gap(&gap);
-                piece(joined(vec![told, self.begin_at(offset, since.as_ref(), now)]))
+                self.begin_at(Some(&gap), offset, since, now)
             }
             Start::Ahead(since) => self.park(Some(since), deadline, now),
             Start::Unknown => {
@@ -60,27 +58,31 @@ impl Steps {
         if matches!(place, Place::New(..)) { self.begin(now) } else { None }
     }
 
-    /// Tells the position at once (LINKS 7).
-    fn begin_at(&mut self, offset: u64, since: Option<&Since>, now: Instant) -> Bytes {
-        let last = self.topic.log.position(offset);
+    /// Tells what is missing and the position at once (LINKS 7).
+    fn begin_at(&mut self, gap: Option<&Gap>, offset: u64, since: Option<Since>, now: Instant) -> Option<Step> {
+        let resumes = matches!(since, Some(Since::After(_)));
+        let Some(Joined { pin, last }) = self.topic.log.join(offset, self.owner.clone(), resumes) else {
+            // Evicted since it was found.
+            self.place = Place::New(self.topic.log.seek(since.as_ref(), now_ms()), since);
+            return self.begin(now);
+        };
+        self.pin = pin;
         self.place = Place::Reading;
         self.cursor = offset;
         // Nobody asked it anything while it was parked.
         self.heard = now;
-        if self.topic.log.is_blocking() {
-            let (log, owner) = (&self.topic.log, self.owner.clone());
-            self.pin = match since {
-                Some(Since::After(_)) => log.pin_resumed(offset, owner),
-                _ => log.pin(offset, owner),
-            };
-        }
         self.told.begin(offset, now);
         self.told.expected = last.as_ref().map(Id::next);
-        match self.wire {
+        let told = gap.map(|gap| {
+            self.topic.tally.tell_gap();
+            self.wire.gap(gap)
+        });
+        let hello = match self.wire {
             Wire::Link => self.tell(last.as_ref(), offset, now),
             Wire::Sse => self.wire.hello(last.as_ref()),
             Wire::Ws | Wire::Ndjson => Bytes::new(),
-        }
+        };
+        piece(joined(told.into_iter().chain([hello]).collect()))
     }
 
     /// What is new; empty when the reader sees nothing of it.

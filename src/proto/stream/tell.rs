@@ -134,11 +134,8 @@ impl Steps {
 
     /// The offset to read on from, and the position before it.
     pub(super) fn standing(&self) -> (u64, Option<Id>) {
-        let last = match self.cursor == self.topic.log.end() {
-            true => self.topic.log.position(self.cursor),
-            false => self.told.expected.as_ref().map(Id::previous),
-        };
-        (self.cursor, last)
+        let expected = || self.told.expected.as_ref().map(Id::previous);
+        (self.cursor, self.topic.log.last_at(self.cursor).or_else(expected))
     }
 
     /// What there is to say when there is nothing to read.
