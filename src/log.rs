@@ -152,6 +152,17 @@ pub struct Lost {
     pub to: Option<Id>,
     /// How many events lay between; `None` when an older gap is among them.
     pub count: Option<u64>,
+    /// Whether every number of an epoch stands for an event.
+    pub gapless: bool,
+}
+
+impl Lost {
+    /// How many events are lost for a reader whose next one was `from`, if anybody knows (LINKS 15).
+    pub fn count_from(&self, from: &Id) -> Option<u64> {
+        let to = self.to.as_ref().filter(|to| self.gapless && to.epoch == from.epoch);
+        let whole = to.filter(|to| to.seq.k == 0 && from.seq.k == 0);
+        whole.map_or(self.count, |to| Some((to.seq.n + 1).saturating_sub(from.seq.n)))
+    }
 }
 
 /// The positions a log holds: `oldest` is the first retained, `next` the one to come.
@@ -977,7 +988,8 @@ impl State {
 
     fn lost(&self, offset: u64, base: u64) -> Lost {
         let exact = self.exact && offset >= self.evicted_gap;
-        Lost { resume: base, to: self.position(base), count: exact.then_some(base - offset) }
+        let gapless = self.exact && !self.evicted_unknown;
+        Lost { resume: base, to: self.position(base), count: exact.then_some(base - offset), gapless }
     }
 
     fn pinned_start(&self) -> u64 {

@@ -152,7 +152,7 @@ fn read_and_check(log: &Log, model: &Model, cursor: u64, bytes: usize) -> Result
             }
             Ok(next)
         }
-        Err(Lost { resume, to, count }) => {
+        Err(Lost { resume, to, count, .. }) => {
             prop_assert!(cursor < log.base(), "nothing is lost that is held");
             prop_assert_eq!(resume, log.base());
             prop_assert_eq!(to, model.last_before(resume));

@@ -170,10 +170,12 @@ impl Shard {
         let skips = self.conns[key].skip || matches!(topic.policy(), Policy::DropOldest | Policy::Conflate(_));
         match (from, lost.to.clone()) {
             (Some(from), Some(to)) if skips => {
-                let gap = Gap { from, to, count: lost.count, reason: "slow reader".into() };
-                tracing::debug!(peer = ?self.conns[key].peer(), count = ?lost.count, "slow reader skips ahead");
+                // Nobody knows how many of them a match would have let through.
+                let count = lost.count_from(&from).filter(|_| self.conns[key].viewer.wanted.is_none());
+                let gap = Gap { from, to, count, reason: "slow reader".into() };
+                tracing::debug!(peer = ?self.conns[key].peer(), ?count, "slow reader skips ahead");
                 self.conns[key].cursor = lost.resume;
-                topic.tally.skip(lost.count.unwrap_or(0));
+                topic.tally.skip(count.unwrap_or(0));
                 self.send_gap(key, &gap)
             }
             _ => {

@@ -182,10 +182,12 @@ impl Steps {
         let skips = self.skip || matches!(self.topic.policy(), Policy::DropOldest | Policy::Conflate(_));
         match (self.told.expected.clone(), lost.to.clone()) {
             (Some(from), Some(to)) if skips => {
-                tracing::debug!(peer = ?self.peer, count = ?lost.count, "slow reader skips ahead");
+                // Nobody knows how many of them a match would have let through.
+                let count = lost.count_from(&from).filter(|_| self.viewer.wanted.is_none());
+                tracing::debug!(peer = ?self.peer, ?count, "slow reader skips ahead");
                 self.cursor = lost.resume;
-                self.topic.tally.skip(lost.count.unwrap_or(0));
-                let gap = Gap { from, to, count: lost.count, reason: "slow reader".into() };
+                self.topic.tally.skip(count.unwrap_or(0));
+                let gap = Gap { from, to, count, reason: "slow reader".into() };
                 Step::Piece(joined(self.gap(&gap, lost.resume, now)))
             }
             _ => {
