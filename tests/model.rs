@@ -209,6 +209,10 @@ impl Run {
             self.go_on(hop);
             self.revive(hop);
         }
+        // Who is not connected when a producer that waits for nobody ends never hears of it.
+        for hop in &self.hops {
+            eventually("a hop's upstream", || (hop.own("readyz").status == 200).then_some(()));
+        }
         for (_, _, reader) in &self.readers {
             reader.pause(false);
         }
