@@ -76,13 +76,13 @@ impl From<io::Error> for StartError {
     }
 }
 
-/// Runs until there is nothing more to do, or `shutdown` turns true; a change of `reload` asks to read certificates and
-/// keys again.
+/// Runs until there is nothing more to do, or `shutdown` turns true; a change of `reload` asks to read certificates,
+/// keys and lists of back ends again.
 ///
 /// # Errors
 /// What could not be started.
 pub async fn run(
-    plan: Plan,
+    mut plan: Plan,
     shutdown: watch::Receiver<bool>,
     reload: watch::Receiver<u64>,
 ) -> Result<Exit, StartError> {
@@ -90,8 +90,10 @@ pub async fn run(
     let threads = if plan.serve.is_some() { std::thread::available_parallelism().map_or(1, usize::from) } else { 0 };
     let shards = Shards::start(threads, &plan.tuning)?;
     let mut site = Site::new(plan.rules.clone(), plan.tuning.clone(), shards, instance);
-    let identity = secure(&mut site, &plan, reload)?;
-    balancing::set_up(&mut site, &plan, identity.clone())?;
+    let mut watched: Vec<Arc<dyn Check>> = Vec::new();
+    let identity = secure(&mut site, &plan, &mut watched)?;
+    watched.extend(balancing::set_up(&mut site, &mut plan, identity.clone())?);
+    tokio::spawn(files::watch(watched, reload));
     let site = Arc::new(site);
     tokio::spawn(site.clone().keep_house());
     let topic = Arc::new(build_topic(&plan)?);
@@ -110,13 +112,12 @@ pub async fn run(
     Ok(exit)
 }
 
-/// Reads certificates and keys, and looks after them from here on. Returns who we are to upstreams.
+/// Reads certificates and keys, which are to be `watched` from here on. Returns who we are to upstreams.
 fn secure(
     site: &mut Site,
     plan: &Plan,
-    reload: watch::Receiver<u64>,
+    watched: &mut Vec<Arc<dyn Check>>,
 ) -> Result<Option<Arc<Watched<Identity>>>, StartError> {
-    let mut watched: Vec<Arc<dyn Check>> = Vec::new();
     let mut identity = None;
     if let Some(files) = plan.tls.clone() {
         let open = Watched::open(files.paths(), move || Identity::load(&files))?;
@@ -130,7 +131,6 @@ fn secure(
         watched.push(keys.clone());
         site.keys = Some(keys);
     }
-    tokio::spawn(files::watch(watched, reload));
     Ok(identity)
 }
 

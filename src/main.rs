@@ -111,7 +111,7 @@ async fn await_signals(ask: watch::Sender<bool>) -> i32 {
     first
 }
 
-/// Counts SIGHUPs: each asks to read certificates and keys again. Without those it ends us, as it does others.
+/// Counts SIGHUPs: each asks to read certificates, keys and lists again. Without those it ends us, as it does others.
 fn hang_ups() -> watch::Receiver<u64> {
     let (told, asked) = watch::channel(0);
     if let Ok(mut hang_up) = signal(SignalKind::hangup()) {

@@ -396,7 +396,7 @@ fn printing(args: &Args, serves: bool) -> Planned<Option<Print>> {
 fn consuming(args: &Args, upstreams: &[Url]) -> Planned<Consuming> {
     let consume = &args.consume;
     let echo = consume.echo == Some(true);
-    let balances = !args.balance.balance.is_empty();
+    let balances = !args.balance.balance.is_empty() || args.balance.balance_file.is_some();
     if upstreams.is_empty() {
         let asked = [
             ("--cursor-file", consume.cursor_file.is_some()),
@@ -527,9 +527,10 @@ pub fn logging(args: &Args) -> (tracing::Level, LogFormat) {
 }
 
 impl Plan {
-    /// Whether there are certificates or keys, which are read again on request.
+    /// Whether there are certificates, keys or a list of back ends, which are read again on request.
     pub fn reads_again(&self) -> bool {
-        self.tls.is_some() || !self.keys.paths().is_empty()
+        let lists = self.balance.as_ref().is_some_and(|balance| balance.file.is_some());
+        self.tls.is_some() || !self.keys.paths().is_empty() || lists
     }
 
     /// Whether a topic of back ends may be served from a log here.
@@ -554,6 +555,9 @@ impl fmt::Display for Plan {
         if let Some(balance) = &self.balance {
             for member in &balance.members {
                 writeln!(f, "balance  {member}, {}", balance.habits.policy)?;
+            }
+            if let Some(file) = &balance.file {
+                writeln!(f, "balance  what {} lists, {}", file.display(), balance.habits.policy)?;
             }
         }
         match &self.produce {
@@ -670,6 +674,8 @@ mod tests {
             ("--balance a:1 --balance-mode stream", "http://H:P/PATH"),
             ("--journal-sync always", "--journal DIR"),
             ("--consume a/b --no-serve --journal d", "--cursor-file"),
+            ("--balance a:1 --balance-file f", "one of them"),
+            ("--balance a:1 --sticky-cookie a;b", "--sticky-cookie"),
         ];
         for (line, hint) in table {
             let refusal = meant(line).err().unwrap_or_else(|| panic!("not refused: {line}"));

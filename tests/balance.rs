@@ -1,41 +1,13 @@
 //! The balancer as its clients and its back ends see it.
 
+mod balancer;
 mod common;
 
+use balancer::{backend, hub, in_front_of, nobody, producer};
 use common::{
-    Running, Wsevent, eventually,
+    Running, eventually,
     raw::{self, Answer, Frame, Raw, Server, TEXT, header_of},
 };
-
-/// In front of these back ends.
-fn balancer(backends: &[&str], options: &str) -> Running {
-    let backends = backends.iter().flat_map(|backend| ["--balance".to_owned(), (*backend).to_owned()]);
-    Wsevent::new(backends).args(options.split_whitespace()).serve()
-}
-
-fn producer() -> Running {
-    Wsevent::line("").serve()
-}
-
-fn hub() -> Running {
-    Wsevent::line("--no-produce").serve()
-}
-
-/// An address at which nobody listens.
-fn nobody() -> String {
-    Server::new().address()
-}
-
-fn status(balancer: &Running) -> serde_json::Value {
-    serde_json::from_slice::<serde_json::Value>(&balancer.own("status").body).expect("JSON")["balancer"].clone()
-}
-
-/// What is known of the back end with this address.
-fn backend(balancer: &Running, address: &str) -> serde_json::Value {
-    let backends = status(balancer)["backends"].as_array().expect("back ends").clone();
-    let found = backends.into_iter().find(|backend| backend["url"] == format!("http://{address}"));
-    found.unwrap_or_else(|| panic!("no back end {address}"))
-}
 
 /// Sends a request as it stands on a connection of its own.
 fn says(balancer: &Running, request: &str) -> Answer {
@@ -51,7 +23,7 @@ fn says(balancer: &Running, request: &str) -> Answer {
 fn connections_are_spread_evenly_and_stay_where_they_are() {
     let producers = [producer(), producer(), producer()];
     let addresses = producers.each_ref().map(Running::address);
-    let balancer = balancer(&addresses.each_ref().map(String::as_str), "");
+    let balancer = in_front_of(&addresses, "");
     let mut readers: Vec<Raw> = (0..9).map(|_| Raw::websocket(balancer.url())).collect();
     for reader in &mut readers {
         assert!(reader.read_message().is_some());
@@ -67,7 +39,7 @@ fn connections_are_spread_evenly_and_stay_where_they_are() {
 #[test]
 fn an_upgrade_passes_whole_and_says_who_asked() {
     let server = Server::new();
-    let balancer = balancer(&[&server.address()], "");
+    let balancer = in_front_of([&server.address()], "");
     let host = balancer.address();
     let client = std::thread::spawn({
         let url = format!("http://{host}/any/path?q=1&r=%20");
@@ -112,7 +84,7 @@ fn an_upgrade_passes_whole_and_says_who_asked() {
 #[test]
 fn streams_posts_and_pages_pass() {
     let hub = hub();
-    let balancer = balancer(&[&hub.address()], "");
+    let balancer = in_front_of([&hub.address()], "");
     let url = balancer.url();
     let mut streams: Vec<Raw> = ["text/event-stream", "application/x-ndjson"]
         .into_iter()
@@ -163,10 +135,8 @@ fn the_next_back_end_is_asked_while_nothing_was_answered() {
     let upset = Server::new().answer_all("HTTP/1.1 503 Sorry\r\nContent-Length: 0\r\n\r\n");
     let (refusing, silent_address) = (nobody(), silent.address());
     let backends = [&refusing, &silent_address, &garbage, &half_address, &upset, &good.address()];
-    let balancer = balancer(
-        &backends.map(String::as_str),
-        "--handshake-timeout 300ms --breaker-failures 2 --breaker-base 1h --breaker-cap 1h",
-    );
+    let balancer =
+        in_front_of(backends, "--handshake-timeout 300ms --breaker-failures 2 --breaker-base 1h --breaker-cap 1h");
     for _ in 0..12 {
         assert!(Raw::websocket(balancer.url()).read_message().is_some());
         assert_eq!(raw::get(balancer.url()).status, 200);
@@ -184,7 +154,7 @@ fn the_next_back_end_is_asked_while_nothing_was_answered() {
 #[test]
 fn all_down_is_told_and_needs_no_restart() {
     let mut back = producer();
-    let balancer = balancer(&[&back.address(), &nobody()], "--breaker-failures 1 --breaker-base 1h --breaker-cap 1h");
+    let balancer = in_front_of([&back.address(), &nobody()], "--breaker-failures 1 --breaker-base 1h --breaker-cap 1h");
     back.kill9();
     for _ in 0..3 {
         for headers in ["", "Accept: text/event-stream\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n"] {
@@ -202,7 +172,7 @@ fn all_down_is_told_and_needs_no_restart() {
 #[test]
 fn requests_that_two_servers_could_read_differently_go_nowhere() {
     let server = Server::new();
-    let balancer = balancer(&[&server.address()], "");
+    let balancer = in_front_of([&server.address()], "");
     let mut wrong = vec![
         "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
         "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcde".into(),
@@ -223,7 +193,7 @@ fn requests_that_two_servers_could_read_differently_go_nowhere() {
 #[test]
 fn what_lies_behind_a_streams_request_is_not_passed_on() {
     let server = Server::new();
-    let balancer = balancer(&[&server.address()], "");
+    let balancer = in_front_of([&server.address()], "");
     let mut client = Raw::connect("localhost", balancer.port());
     client.send("GET /a HTTP/1.1\nHost: h\nAccept: text/event-stream\n\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n");
     let (mut there, head) = server.accept();

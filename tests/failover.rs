@@ -1,12 +1,13 @@
 //! Readers of a balanced topic do not notice that back ends die, come back, or never were the same.
 
+mod balancer;
 mod common;
 
+use balancer::{forwarder, hub, read_by, readers, ready, status, topic};
 use common::{
     Running, Wsevent, eventually,
     raw::{self, Raw, Server},
 };
-use serde_json::Value;
 use std::{
     sync::{
         Arc,
@@ -16,46 +17,8 @@ use std::{
     time::Duration,
 };
 
-/// In front of the same topic of these.
-fn balancer(backends: &[&Running], options: &str) -> Running {
-    let backends = backends.iter().flat_map(|backend| ["--balance".to_owned(), backend.url().to_owned()]);
-    Wsevent::new(backends).args(options.split_whitespace()).serve()
-}
-
-fn hub() -> Running {
-    Wsevent::line("--no-produce").serve()
-}
-
-fn forwarder(of: &Running) -> Running {
-    let forwarder = Wsevent::new(["--consume", of.url()]).serve();
-    ready(&forwarder);
-    forwarder
-}
-
-fn ready(running: &Running) {
-    eventually("readiness", || (running.own("readyz").status == 200).then_some(()));
-}
-
-fn status(running: &Running) -> Value {
-    serde_json::from_slice(&running.own("status").body).expect("JSON")
-}
-
-fn topic(running: &Running) -> Value {
-    let topics = status(running)["topics"].as_array().expect("topics").clone();
-    topics.into_iter().find(|topic| topic["path"] == "/events").expect("the topic")
-}
-
-fn readers(running: &Running, count: usize) {
-    eventually("readers", || (topic(running)["readers"] == count).then_some(()));
-}
-
-/// Which of these the balancer reads now.
-fn read_by<'a>(balancer: &Running, backends: &'a mut [Running]) -> &'a mut Running {
-    let url = eventually("a back end that is read", || {
-        let upstream = status(balancer)["upstreams"][0].clone();
-        (upstream["state"] == "connected").then(|| upstream["url"].as_str().expect("a URL").to_owned())
-    });
-    backends.iter_mut().find(|backend| backend.ws_url() == url).expect("one of ours")
+fn in_front_of(backends: &[&Running], options: &str) -> Running {
+    balancer::in_front_of(backends.iter().map(|backend| backend.url()), options)
 }
 
 fn post(hub: &Running, event: impl ToString) {
@@ -101,7 +64,7 @@ fn a_reader_does_not_notice_that_its_back_end_dies() {
     let mut forwarders = [forwarder(&hub), forwarder(&hub)];
     post(&hub, "before");
     let [a, b] = &forwarders;
-    let balancer = balancer(&[a, b], "");
+    let balancer = in_front_of(&[a, b], "");
     ready(&balancer);
     let mut early = Raw::websocket(&format!("{}?since=oldest", balancer.url()));
     let mut socket = Raw::websocket(balancer.url());
@@ -127,7 +90,7 @@ fn rolling_kills_cost_no_reader_anything() {
     let hub = hub();
     let mut forwarders = [forwarder(&hub), forwarder(&hub), forwarder(&hub)];
     let [a, b, c] = &forwarders;
-    let balancer = balancer(&[a, b, c], "");
+    let balancer = in_front_of(&[a, b, c], "");
     ready(&balancer);
     let last = Arc::new(AtomicU64::new(0));
     let mut counting = Vec::new();
@@ -187,7 +150,7 @@ fn publish_numbers(hub: &Running, enough: Arc<AtomicBool>, last: Arc<AtomicU64>)
 fn another_origin_goes_on_behind_a_gap_without_a_disconnect() {
     let mut hubs = [hub(), hub()];
     let [a, b] = &hubs;
-    let balancer = balancer(&[a, b], "");
+    let balancer = in_front_of(&[a, b], "");
     ready(&balancer);
     let mut socket = Raw::websocket(balancer.url());
     let mut stream = sse(balancer.url());
@@ -223,7 +186,7 @@ fn another_origin_goes_on_behind_a_gap_without_a_disconnect() {
 fn an_origin_that_was_only_away_is_heard_again() {
     let mut hubs = [hub(), hub()];
     let [a, b] = &hubs;
-    let balancer = balancer(&[a, b], "--idle-timeout 1s --handshake-timeout 1s --breaker-failures 100");
+    let balancer = in_front_of(&[a, b], "--idle-timeout 1s --handshake-timeout 1s --breaker-failures 100");
     ready(&balancer);
     let mut socket = Raw::websocket(balancer.url());
     let away = read_by(&balancer, &mut hubs);
@@ -264,7 +227,7 @@ fn back_ends_without_ids_are_relayed() {
 #[test]
 fn what_is_published_goes_to_a_back_end_and_comes_back() {
     let hub = hub();
-    let balancer = balancer(&[&hub], "");
+    let balancer = in_front_of(&[&hub], "");
     ready(&balancer);
     let mut socket = Raw::websocket(balancer.url());
     post(&balancer, "hello");
@@ -275,7 +238,7 @@ fn what_is_published_goes_to_a_back_end_and_comes_back() {
 fn readers_wait_for_the_first_back_end() {
     let mut hub = hub();
     hub.kill9();
-    let balancer = balancer(&[&hub], "--handshake-timeout 500ms");
+    let balancer = in_front_of(&[&hub], "--handshake-timeout 500ms");
     let answer = raw::request("GET", balancer.url(), "Accept: text/event-stream\r\nWsevent-Instance: x\r\n", b"");
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
     let mut stream = sse(balancer.url());

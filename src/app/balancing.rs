@@ -2,8 +2,8 @@
 
 use super::{Running, StartError};
 use crate::{
-    balance::{Balancer, NEWS, pool::Pool, stream::Reading},
-    files::Watched,
+    balance::{Balancer, NEWS, members::Members, pool::Pool, stream::Reading},
+    files::{Check, Watched},
     id::{Epoch, Since},
     log::{Limits, Log, Numbering},
     net::Dialer,
@@ -20,17 +20,26 @@ use tokio::sync::watch;
 /// What is told about back ends at most.
 const NEWS_LIMITS: Limits = Limits { events: 1000, bytes: 1 << 20, age: None };
 
-/// Puts the balancer into the site, if there is to be one.
-pub fn set_up(site: &mut Site, plan: &Plan, identity: Option<Arc<Watched<Identity>>>) -> Result<(), StartError> {
-    let (Some(settings), Some(serve)) = (&plan.balance, &plan.serve) else { return Ok(()) };
+/// Puts the balancer into the site, if there is to be one. Returns what follows its list of back ends.
+pub fn set_up(
+    site: &mut Site,
+    plan: &mut Plan,
+    identity: Option<Arc<Watched<Identity>>>,
+) -> Result<Option<Arc<dyn Check>>, StartError> {
+    let (Some(settings), Some(serve)) = (&mut plan.balance, &plan.serve) else { return Ok(None) };
+    settings.settle()?;
     let log = Log::new(Numbering::Own(Epoch::new(now_ms(), rand::random())), NEWS_LIMITS);
     let news = Arc::new(Topic::new(NEWS.into(), log, Vec::new(), "", Policy::Disconnect));
     site.add(news.clone());
     let dialer =
         Dialer { tls: tls::client_config(plan.consuming.ca.as_deref(), identity)?, timeout: settings.connect_timeout };
-    let pool = Pool::new(settings.habits.clone(), settings.members.clone(), news);
-    site.balancer = Some(Arc::new(Balancer::new(settings.clone(), Arc::new(pool), dialer, &serve.path)));
-    Ok(())
+    let pool = Arc::new(Pool::new(settings.habits.clone(), settings.members.clone(), news));
+    let list = match (&settings.file, settings.members.first()) {
+        (Some(file), Some(first)) => Some(Members::follow(file, first.clone(), pool.clone())?),
+        _ => None,
+    };
+    site.balancer = Some(Arc::new(Balancer::new(settings.clone(), pool, dialer, &serve.path)));
+    Ok(list.map(|list| Arc::new(list) as Arc<dyn Check>))
 }
 
 /// Reads the back ends, if their topic may be served from here. What is returned turns true when one was read.

@@ -61,6 +61,13 @@ impl Answer {
         Some(all.saturating_sub(self.rest.len() as u64))
     }
 
+    /// Gives the client one more cookie.
+    pub fn set_cookie(&mut self, cookie: Option<HeaderValue>) {
+        if let Some(cookie) = cookie {
+            self.fields.append(header::SET_COOKIE, cookie);
+        }
+    }
+
     /// As the client gets it, with what came behind it.
     pub fn to_bytes(&self) -> Bytes {
         let mut fields = self.fields.clone();

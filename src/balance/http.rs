@@ -56,7 +56,7 @@ pub async fn forward(
         fields.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
-    let (response, held) = answered(balancer, &parts, fields, body).await?;
+    let (response, held) = answered(balancer, &parts, fields, body, tls).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS && wants_upgrade {
         return Ok(switch(response, held, upgrade, balancer.settings.idle_timeout));
     }
@@ -82,6 +82,7 @@ async fn answered(
     parts: &Parts,
     fields: HeaderMap,
     body: Incoming,
+    tls: bool,
 ) -> Result<(Response<Incoming>, Held), Refusal> {
     let repeatable = body.is_end_stream() && parts.method.is_idempotent();
     let sent = Arc::new(AtomicU64::new(0));
@@ -95,7 +96,7 @@ async fn answered(
         };
         let request = request(&balancer.target(&lease.backend().member, parts), parts, &fields, outbound)?;
         match exchange(connection, request, &sent, balancer.settings.handshake_timeout).await {
-            Ok((response, driver)) => {
+            Ok((mut response, driver)) => {
                 let failed = is_failure(response.status().as_u16());
                 if failed {
                     search.failed(&lease, &format!("it answered {}", response.status().as_u16()));
@@ -103,6 +104,9 @@ async fn answered(
                     lease.succeeded();
                 }
                 if !failed || !repeatable || !search.has_more() {
+                    if let Some(cookie) = search.cookie(&lease, tls) {
+                        response.headers_mut().append(header::SET_COOKIE, cookie);
+                    }
                     return Ok((response, Held { _lease: lease, driver }));
                 }
                 driver.abort();

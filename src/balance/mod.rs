@@ -6,14 +6,18 @@
 //! a log here, so that its readers do not notice which back end is there ([`stream`]).
 
 mod answer;
+pub mod backend;
 pub mod breaker;
 pub mod choice;
 pub mod headers;
+pub mod health;
 pub mod http;
 pub mod member;
+pub mod members;
 pub mod pool;
 pub mod relay;
 mod splice;
+pub mod sticky;
 pub mod stream;
 
 use crate::{
@@ -21,15 +25,16 @@ use crate::{
     proto::subscribe::{Peer, Refusal, query_pairs},
 };
 use choice::{Key, Policy};
+use health::Checks;
 use hyper::{
     Method, StatusCode,
-    header::{self, HeaderName},
+    header::{self, HeaderName, HeaderValue},
     http::request::Parts,
 };
 use member::Member;
-use pool::{Habits, Lease, Pool};
+use pool::{Habits, Lease, Pool, Wish};
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use stream::Mode;
 use tokio::{sync::watch, time::timeout};
 use tracing::debug;
@@ -44,16 +49,50 @@ const RETRY_AFTER: &str = "1";
 pub struct Settings {
     /// The back ends to begin with.
     pub members: Vec<Member>,
+    /// Where they are listed instead.
+    pub file: Option<PathBuf>,
     /// What holds for them.
     pub habits: Habits,
     /// How a topic is served; [`Mode::Undecided`] finds out.
     pub mode: Mode,
+    /// How they are asked whether they are well, if they are.
+    pub checks: Option<Checks>,
+    /// The cookie that brings a client back to where it was.
+    pub sticky: Option<String>,
     /// For a connection to a back end, TLS included.
     pub connect_timeout: Duration,
     /// For a back end to begin its answer.
     pub handshake_timeout: Duration,
     /// A relayed stream that was silent for so long is ended.
     pub idle_timeout: Option<Duration>,
+}
+
+impl Settings {
+    /// Takes what a file lists, and finds out what kind of back ends these are.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or with what was asked for.
+    pub fn settle(&mut self) -> io::Result<()> {
+        if let Some(file) = &self.file {
+            self.members = members::read(file)?;
+        }
+        let first = self.members.first().map(Member::topic);
+        if self.members.iter().any(|member| Some(member.topic().is_some()) != first.map(|topic| topic.is_some())) {
+            return Err(io::Error::other(
+                "back ends are either whole servers (http://H:P) or one topic on each (http://H:P/PATH)",
+            ));
+        }
+        match (self.mode, first.flatten()) {
+            (Mode::Stream, None) => {
+                Err(io::Error::other("--balance-mode stream reads one topic: say which, as in http://H:P/PATH"))
+            }
+            (Mode::Undecided, None) => {
+                self.mode = Mode::Relay;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// See the module's text.
@@ -68,11 +107,14 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// In front of `pool`, serving its members' topic at `path`.
+    /// In front of `pool`, serving its members' topic at `path`; checks begin.
     pub fn new(settings: Settings, pool: Arc<Pool>, dialer: Dialer, path: &str) -> Self {
         let of_topics = settings.members.iter().any(|member| member.topic().is_some());
         let dialer = Dialer { timeout: settings.connect_timeout, ..dialer };
         let mode = watch::Sender::new(settings.mode);
+        if let Some(checks) = settings.checks.clone() {
+            tokio::spawn(health::run(pool.clone(), checks, dialer.clone()));
+        }
         Balancer { pool, settings, dialer, path: of_topics.then(|| path.to_owned()), mode }
     }
 
@@ -111,7 +153,7 @@ impl Balancer {
 
     /// For the status.
     pub fn describe(&self) -> Value {
-        json!({ "mode": self.mode().name(), "policy": self.pool.policy().to_string(), "backends": self.pool.describe() })
+        json!({ "mode": self.mode().name(), "policy": self.pool.habits().policy.to_string(), "backends": self.pool.describe() })
     }
 
     /// The request target at a back end.
@@ -123,9 +165,15 @@ impl Balancer {
         }
     }
 
+    /// Where a request should go, if that is possible.
+    fn wish(&self, parts: &Parts) -> Wish {
+        let before = self.settings.sticky.as_ref().and_then(|cookie| sticky::read(cookie, &parts.headers));
+        Wish { key: self.key(parts), before }
+    }
+
     /// What a hashing policy goes by.
     fn key(&self, parts: &Parts) -> u64 {
-        let Policy::Hash(key) = self.pool.policy() else { return 0 };
+        let Policy::Hash(key) = &self.pool.habits().policy else { return 0 };
         let text = match key {
             Key::Ip => parts.extensions.get::<Peer>().map(|peer| peer.0.to_canonical().to_string()),
             Key::Header(name) => HeaderName::from_bytes(name.as_bytes())
@@ -139,14 +187,14 @@ impl Balancer {
 
     /// Looks for a back end that takes this request.
     fn search(&self, parts: &Parts) -> Search<'_> {
-        Search { balancer: self, key: self.key(parts), tried: Vec::new() }
+        Search { balancer: self, wish: self.wish(parts), tried: Vec::new() }
     }
 }
 
 /// One request's way through the back ends: each is tried at most once.
 struct Search<'a> {
     balancer: &'a Balancer,
-    key: u64,
+    wish: Wish,
     tried: Vec<u64>,
 }
 
@@ -157,7 +205,7 @@ impl Search<'_> {
     /// 503 when there is none left.
     async fn next(&mut self) -> Result<(Lease, Connection), Refusal> {
         loop {
-            let lease = self.balancer.pool.take(self.key, &self.tried).ok_or_else(nobody)?;
+            let lease = self.balancer.pool.take(self.wish, &self.tried).ok_or_else(nobody)?;
             self.tried.push(lease.backend().name());
             match self.balancer.dialer.connect(&lease.backend().member.url).await {
                 Ok(io) => return Ok((lease, io)),
@@ -170,6 +218,12 @@ impl Search<'_> {
     fn failed(&self, lease: &Lease, why: &str) {
         debug!(backend = %lease.backend().member, why, "back end failed");
         lease.failed(why);
+    }
+
+    /// What tells the client that it was here, where it does not know yet.
+    fn cookie(&self, lease: &Lease, tls: bool) -> Option<HeaderValue> {
+        let (cookie, name) = (self.balancer.settings.sticky.as_ref()?, lease.backend().name());
+        sticky::write(cookie, name, tls).filter(|_| self.wish.before != Some(name))
     }
 
     /// Whether somebody is left to ask.

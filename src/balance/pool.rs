@@ -1,8 +1,9 @@
-//! The back ends: who is there, who is well, who is next.
+//! The back ends: who is there, and who is next.
 
 use super::{
-    breaker::{self, Breaker, State},
-    choice::{self, Candidate, Policy, choose},
+    backend::Backend,
+    breaker::{self, State},
+    choice::{Candidate, Policy, choose},
     member::Member,
 };
 use crate::{event::Event, topic::Topic, units::now_ms};
@@ -14,8 +15,8 @@ use std::{
 };
 use tracing::{info, warn};
 
-/// A back end that has just come begins with this part of its share.
-const FIRST_SHARE: f64 = 0.1;
+/// Between two looks for a better one.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What holds for all back ends.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Habits {
     pub breaker: breaker::Settings,
     /// How long the share of one that comes, or comes back, grows to what it is to be.
     pub slow_start: Duration,
+    /// How long a relayed stream stays where others have room.
+    pub max_age: Option<Duration>,
 }
 
 /// See the module's text.
@@ -36,89 +39,13 @@ pub struct Pool {
     news: Arc<Topic>,
 }
 
-/// One of them.
-pub struct Backend {
-    /// Where it is.
-    pub member: Member,
-    name: u64,
-    known: Mutex<Known>,
-}
-
-struct Known {
-    breaker: Breaker,
-    /// Somebody is finding out whether it is well again.
-    trial: bool,
-    /// What active checks say.
-    well: bool,
-    weight: f64,
-    credit: f64,
-    active: usize,
-    /// Since when it gets its share.
-    since: Option<Instant>,
-    taken: u64,
-    failed: u64,
-    last_error: Option<(u64, String)>,
-}
-
-impl Backend {
-    fn new(member: Member, breaker: breaker::Settings, since: Option<Instant>) -> Self {
-        let known = Known {
-            breaker: Breaker::new(breaker),
-            trial: false,
-            well: true,
-            weight: member.weight,
-            credit: 0.0,
-            active: 0,
-            since,
-            taken: 0,
-            failed: 0,
-            last_error: None,
-        };
-        Backend { name: choice::hash(member.url.as_str().as_bytes()), member, known: Mutex::new(known) }
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(|p| p.into_inner())
-    }
-
-    /// The same for the same URL, whoever else is there.
-    pub fn name(&self) -> u64 {
-        self.name
-    }
-
-    fn candidate(&self, slow_start: Duration, now: Instant) -> Candidate {
-        let known = self.known();
-        let age = known.since.map_or(slow_start, |since| now.saturating_duration_since(since));
-        let grown = if age >= slow_start { 1.0 } else { age.as_secs_f64() / slow_start.as_secs_f64() };
-        let weight = known.weight * grown.max(FIRST_SHARE);
-        Candidate { name: self.name, weight, active: known.active, credit: known.credit }
-    }
-
-    fn is_available(&self) -> bool {
-        let known = self.known();
-        known.well
-            && match known.breaker.state() {
-                State::Closed => true,
-                State::HalfOpen => !known.trial,
-                State::Open(_) => false,
-            }
-    }
-
-    fn describe(&self) -> Value {
-        let known = self.known();
-        let error = known.last_error.as_ref().map(|(time, text)| json!({ "time": time, "text": text }));
-        json!({
-            "url": self.member.to_string(),
-            "weight": known.weight,
-            "healthy": known.well,
-            "breaker": known.breaker.state().name(),
-            "failures": known.breaker.failures(),
-            "active": known.active,
-            "taken": known.taken,
-            "failed": known.failed,
-            "last_error": error,
-        })
-    }
+/// Whom a request wants.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish {
+    /// What a hashing policy goes by.
+    pub key: u64,
+    /// Where it was before: there again, if that one is well.
+    pub before: Option<u64>,
 }
 
 impl Pool {
@@ -138,26 +65,109 @@ impl Pool {
         self.backends.lock().unwrap_or_else(|p| p.into_inner())
     }
 
-    /// How one is chosen.
-    pub fn policy(&self) -> &Policy {
-        &self.habits.policy
+    /// What holds for all.
+    pub fn habits(&self) -> &Habits {
+        &self.habits
+    }
+
+    /// These are the members from now on. Who stays keeps what is known of it; who goes keeps the connections it has.
+    pub fn set_members(&self, members: &[Member]) {
+        let mut list = self.list();
+        let before = std::mem::take(&mut *list);
+        for member in members {
+            match before.iter().find(|backend| backend.member.url == member.url) {
+                Some(backend) => {
+                    backend.known().weight = member.weight;
+                    list.push(backend.clone());
+                }
+                None => {
+                    info!(backend = %member, "added");
+                    self.tell("backend_added", json!({ "backend": member.to_string() }));
+                    list.push(Arc::new(Backend::new(member.clone(), self.habits.breaker, Some(Instant::now()))));
+                }
+            }
+        }
+        for gone in before.iter().filter(|backend| !list.iter().any(|kept| Arc::ptr_eq(kept, backend))) {
+            info!(backend = %gone.member, "removed");
+            self.tell("backend_removed", json!({ "backend": gone.member.to_string() }));
+            gone.remove();
+        }
     }
 
     /// The next one that was not `tried` yet. When none is well, the least bad: what could still serve is never refused.
-    pub fn take(self: &Arc<Self>, key: u64, tried: &[u64]) -> Option<Lease> {
+    pub fn take(self: &Arc<Self>, wish: Wish, tried: &[u64]) -> Option<Lease> {
         let (list, now) = (self.list(), Instant::now());
-        let untried: Vec<_> = list.iter().filter(|backend| !tried.contains(&backend.name)).collect();
+        let untried: Vec<_> = list.iter().filter(|backend| !tried.contains(&backend.name())).collect();
         let mut well: Vec<_> = untried.iter().copied().filter(|backend| backend.is_available()).collect();
+        if let Some(again) = well.iter().find(|backend| wish.before == Some(backend.name())) {
+            return Some(Lease::new(self.clone(), (*again).clone()));
+        }
         if well.is_empty() {
             well.extend(untried.into_iter().min_by_key(|backend| backend.known().breaker.failures()));
         }
-        let mut candidates: Vec<_> =
-            well.iter().map(|backend| backend.candidate(self.habits.slow_start, now)).collect();
-        let chosen = choose(&self.habits.policy, &mut candidates, key, rand::random::<f64>)?;
+        let mut candidates = self.candidates(&mut well, now);
+        let chosen = choose(&self.habits.policy, &mut candidates, wish.key, rand::random::<f64>)?;
         for (backend, candidate) in well.iter().zip(&candidates) {
             backend.known().credit = candidate.credit;
         }
         Some(Lease::new(self.clone(), well[chosen].clone()))
+    }
+
+    /// What is known of these. Where streams move on by age, those that have their share already are left out.
+    fn candidates(&self, of: &mut Vec<&Arc<Backend>>, now: Instant) -> Vec<Candidate> {
+        let look = |backend: &&Arc<Backend>| backend.candidate(self.habits.slow_start, now);
+        let all: Vec<Candidate> = of.iter().map(look).collect();
+        if self.habits.max_age.is_none() || matches!(self.habits.policy, Policy::Hash(_)) {
+            return all;
+        }
+        let share = shares(&all, 1);
+        let mut room = all.iter().map(|candidate| (candidate.active as f64) < share * candidate.weight);
+        of.retain(|_| room.next().unwrap_or(true));
+        of.iter().map(look).collect()
+    }
+
+    /// Whether this one has more connections than its share of all.
+    fn has_surplus(&self, backend: &Arc<Backend>) -> bool {
+        if matches!(self.habits.policy, Policy::Hash(_)) {
+            return false;
+        }
+        let list = self.list();
+        if !list.iter().any(|other| Arc::ptr_eq(other, backend)) {
+            return true;
+        }
+        let (now, slow_start) = (Instant::now(), self.habits.slow_start);
+        let well = list.iter().filter(|other| other.is_available() || Arc::ptr_eq(other, backend));
+        let all: Vec<Candidate> = well.map(|backend| backend.candidate(slow_start, now)).collect();
+        let own = backend.candidate(slow_start, now);
+        own.active as f64 >= shares(&all, 0) * own.weight + 1.0
+    }
+
+    /// Resolves once this one is no member any more, or unwell, and another one could do its work.
+    pub async fn is_better_elsewhere(&self, than: &Backend) {
+        loop {
+            than.is_to_be_left().await;
+            if self.list().iter().any(|other| other.name() != than.name() && other.is_available()) {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// What active checks found out about one.
+    pub fn judge(&self, backend: &Backend, well: bool, why: &str) {
+        if !well {
+            backend.known().fail(why);
+        }
+        if backend.set_well(well) {
+            let (name, event) =
+                (backend.member.to_string(), if well { "backend_healthy" } else { "backend_unhealthy" });
+            if well {
+                info!(backend = %name, "healthy")
+            } else {
+                warn!(backend = %name, why, "unhealthy")
+            }
+            self.tell(event, json!({ "backend": name }));
+        }
     }
 
     /// What is known of all of them, for the status.
@@ -195,7 +205,14 @@ impl Pool {
     }
 }
 
-/// One request's or connection's hold on a back end. What came of it must be said once: [`Lease::succeeded`] or
+/// Connections per weight, if `more` came to all that there are.
+fn shares(all: &[Candidate], more: usize) -> f64 {
+    let weight: f64 = all.iter().map(|candidate| candidate.weight).sum();
+    let active: usize = all.iter().map(|candidate| candidate.active).sum();
+    (active + more) as f64 / weight
+}
+
+/// One request's or connection's hold on a back end. What came of it is said by [`Lease::succeeded`] or
 /// [`Lease::failed`]; what was given up for other reasons says nothing.
 pub struct Lease {
     pool: Arc<Pool>,
@@ -233,11 +250,22 @@ impl Lease {
     pub fn failed(&self, why: &str) {
         let mut known = self.backend.known();
         known.trial = false;
-        known.failed += 1;
-        known.last_error = Some((now_ms(), why.to_owned()));
+        known.fail(why);
         let turned = known.breaker.failed(Instant::now());
         drop(known);
         self.pool.turned(&self.backend, turned);
+    }
+
+    /// Resolves once a stream has been here for long and others have room for it (`--max-age`): only the surplus moves.
+    pub async fn has_aged(&self) {
+        let Some(max_age) = self.pool.habits.max_age else { return std::future::pending().await };
+        loop {
+            // Not all at once: between the half and the whole of it.
+            tokio::time::sleep(max_age.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+            if self.pool.has_surplus(&self.backend) {
+                return;
+            }
+        }
     }
 }
 
@@ -257,39 +285,48 @@ mod tests {
         log::{Limits, Log, Numbering},
     };
 
-    fn pool(names: &[&str], failures: u32, slow_start: Duration) -> Arc<Pool> {
+    fn pool(names: &[&str], failures: u32, max_age: Option<Duration>) -> Arc<Pool> {
         let members = names.iter().map(|name| name.parse().expect("a member")).collect();
         let log = Log::new(Numbering::Own(Epoch::new(0, 0)), Limits::default());
         let news = Topic::new("/-/balancer".into(), log, Vec::new(), "", crate::topic::Policy::Disconnect);
         let breaker = breaker::Settings { failures, base: Duration::from_secs(100), cap: Duration::from_secs(100) };
-        Arc::new(Pool::new(Habits { policy: Policy::RoundRobin, breaker, slow_start }, members, Arc::new(news)))
+        let habits = Habits { policy: Policy::RoundRobin, breaker, slow_start: Duration::ZERO, max_age };
+        Arc::new(Pool::new(habits, members, Arc::new(news)))
+    }
+
+    fn take(pool: &Arc<Pool>) -> Lease {
+        pool.take(Wish::default(), &[]).expect("one")
+    }
+
+    fn name(lease: &Lease) -> String {
+        lease.backend().member.to_string()
     }
 
     fn names(pool: &Arc<Pool>, times: usize) -> Vec<String> {
-        (0..times).filter_map(|_| Some(pool.take(0, &[])?.backend().member.to_string())).collect()
+        (0..times).map(|_| name(&take(pool))).collect()
     }
 
     #[tokio::test]
     async fn an_open_breaker_is_passed_over_until_nobody_else_is_left() {
-        let pool = pool(&["a:1", "b:1"], 1, Duration::ZERO);
-        pool.take(0, &[]).expect("one").failed("no");
+        let pool = pool(&["a:1", "b:1"], 1, None);
+        take(&pool).failed("no");
         assert_eq!(names(&pool, 3), ["http://b:1"; 3]);
-        let b = pool.take(0, &[]).expect("one");
-        assert_eq!(pool.take(0, &[b.backend().name()]).expect("the other").backend().member.to_string(), "http://a:1");
+        let b = take(&pool);
+        let other = pool.take(Wish::default(), &[b.backend().name()]).expect("the other");
+        assert_eq!(name(&other), "http://a:1");
         b.failed("no");
         assert_eq!(names(&pool, 2).len(), 2, "the least bad one is tried anyway");
-        pool.take(0, &[]).expect("one").succeeded();
+        take(&pool).succeeded();
         assert_eq!(pool.news.log.totals().events, 3, "open, open, closed");
     }
 
     #[tokio::test]
     async fn a_half_open_one_gets_one_trial_at_a_time() {
-        let pool = pool(&["a:1", "b:1"], 1, Duration::ZERO);
-        pool.take(0, &[]).expect("one").failed("no");
+        let pool = pool(&["a:1", "b:1"], 1, None);
+        take(&pool).failed("no");
         let turned = pool.backends()[0].known().breaker.tick(Instant::now() + Duration::from_secs(100));
         assert_eq!(turned, Some(State::HalfOpen));
-        let a =
-            (0..2).filter_map(|_| pool.take(0, &[])).find(|lease| lease.backend().member.url.host_str() == Some("a"));
+        let a = (0..2).map(|_| take(&pool)).find(|lease| name(lease) == "http://a:1");
         assert!(a.is_some());
         assert_eq!(names(&pool, 3), ["http://b:1"; 3]);
         drop(a);
@@ -297,11 +334,38 @@ mod tests {
     }
 
     #[test]
-    fn a_share_grows_slowly_from_when_it_came() {
-        let (slow, now) = (Duration::from_secs(10), Instant::now());
-        let member = "a:1 weight=2".parse().expect("a member");
-        let backend = Backend::new(member, breaker::Settings::default(), Some(now));
-        let weight = |seconds| backend.candidate(slow, now + Duration::from_secs(seconds)).weight;
-        assert_eq!([weight(0), weight(5), weight(10), weight(60)], [0.2, 1.0, 2.0, 2.0]);
+    fn members_come_and_go_and_who_stays_is_known() {
+        let pool = pool(&["a:1", "b:1"], 1, None);
+        let (a, b) = (take(&pool), take(&pool));
+        let members = ["b:1 weight=3", "c:1"].map(|text| text.parse().expect("a member"));
+        pool.set_members(&members);
+        let described = pool.describe();
+        let b_now = &described[0];
+        assert_eq!((&b_now["url"], &b_now["active"], &b_now["weight"]), (&"http://b:1".into(), &1.into(), &3.0.into()));
+        assert!(pool.has_surplus(&a.backend) && described.len() == 2);
+        assert!(a.backend().is_leaving() && !b.backend().is_leaving());
+    }
+
+    #[test]
+    fn where_it_was_before_is_where_it_goes_while_that_is_well() {
+        let pool = pool(&["a:1", "b:1"], 1, None);
+        let before = pool.backends()[1].name();
+        let again = || pool.take(Wish { before: Some(before), key: 0 }, &[]).map(|lease| name(&lease));
+        assert_eq!([again(), again()], [Some("http://b:1".into()), Some("http://b:1".into())]);
+        pool.judge(&pool.backends()[1], false, "ill");
+        assert_eq!(again(), Some("http://a:1".into()));
+    }
+
+    #[test]
+    fn streams_move_only_from_a_surplus_to_where_there_is_room() {
+        let pool = pool(&["a:1", "b:1"], 1, Some(Duration::from_secs(1)));
+        let mut held: Vec<Lease> = (0..40).map(|_| take(&pool)).collect();
+        assert!(pool.backends().iter().all(|backend| !pool.has_surplus(backend)));
+        pool.set_members(&["a:1", "b:1", "c:1", "d:1"].map(|text| text.parse().expect("a member")));
+        while let Some(surplus) = held.iter().position(|lease| pool.has_surplus(&lease.backend)) {
+            drop(held.swap_remove(surplus));
+            held.push(take(&pool));
+        }
+        assert!(pool.describe().iter().all(|backend| backend["active"] == 10), "{:?}", pool.describe());
     }
 }

@@ -62,21 +62,27 @@ pub async fn serve(
         Ok(()) => ask(balancer, &parts, arrival, upgrade).await,
         Err(refusal) => Err(refusal),
     };
-    let (_lease, mut backend, answer) = match asked {
+    let (lease, mut backend, answer) = match asked {
         Ok(asked) => asked,
         Err(refusal) => return listen::refuse(&mut client, &refusal, false).await,
     };
     client.write_all(&answer.to_bytes()).await?;
     let settings = &balancer.settings;
-    match (answer.status, answer.body_left()) {
-        (101, _) => {
-            backend.io().write_all(&early).await?;
-            splice::run(client, backend, Ways::Both, settings.idle_timeout).await
+    let relayed = async {
+        match (answer.status, answer.body_left()) {
+            (101, _) => {
+                backend.io().write_all(&early).await?;
+                splice::run(client, backend, Ways::Both, settings.idle_timeout).await
+            }
+            (_, Some(left)) if upgrade => pass_body(&mut client, backend.io(), left, settings.handshake_timeout).await,
+            // Whether it ends is between the two ends: who was refused does not wait for long.
+            _ if upgrade => splice::run(client, backend, Ways::Answer, Some(settings.handshake_timeout)).await,
+            _ => splice::run(client, backend, Ways::Answer, settings.idle_timeout).await,
         }
-        (_, Some(left)) if upgrade => pass_body(&mut client, backend.io(), left, settings.handshake_timeout).await,
-        // Whether it ends is between the two ends: who was refused does not wait for long.
-        _ if upgrade => splice::run(client, backend, Ways::Answer, Some(settings.handshake_timeout)).await,
-        _ => splice::run(client, backend, Ways::Answer, settings.idle_timeout).await,
+    };
+    tokio::select! {
+        ended = relayed => ended,
+        () = lease.has_aged() => Ok(()),
     }
 }
 
@@ -106,8 +112,9 @@ async fn ask(
                     return Ok((lease, backend, answer));
                 }
             }
-            Ok(answer) => {
+            Ok(mut answer) => {
                 lease.succeeded();
+                answer.set_cookie(search.cookie(&lease, arrival.tls));
                 return Ok((lease, backend, answer));
             }
             Err(why) => search.failed(&lease, &why),

@@ -4,7 +4,10 @@
 //! epoch and view agree (forwarders of one origin, LINKS 3, 5, 6) no reader notices. Where nobody goes on there, another
 //! origin's stream follows behind a gap, and is numbered here.
 
-use super::{Balancer, pool::Lease};
+use super::{
+    Balancer,
+    pool::{Lease, Wish},
+};
 use crate::{
     net::redacted,
     site::Site,
@@ -128,7 +131,7 @@ impl Reading {
         let mut tried: Vec<u64> = lost.into_iter().collect();
         let (mut strangers, mut ended) = (false, false);
         loop {
-            let Some(lease) = self.balancer.pool.take(0, &tried) else {
+            let Some(lease) = self.balancer.pool.take(Wish::default(), &tried) else {
                 match lost.take() {
                     Some(last) => tried.retain(|name| *name != last),
                     None if strangers => return Round::Strangers,
@@ -168,7 +171,10 @@ impl Reading {
                 balancer.decide(Mode::Stream);
                 connected.send_replace(true);
             };
-            let ended = upstream::consume(&self.upstream, &mut self.feed, &mut on_open).await;
+            let ended = tokio::select! {
+                ended = upstream::consume(&self.upstream, &mut self.feed, &mut on_open) => ended,
+                () = self.balancer.pool.is_better_elsewhere(lease.backend()) => Failure::lost(&"others are well, it is not"),
+            };
             if matches!(ended, Failure::Moved) {
                 continue;
             }

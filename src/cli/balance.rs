@@ -2,7 +2,7 @@
 
 use crate::{balance::choice::Policy, units};
 use clap::{Args, ValueEnum};
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 /// What stands in front of what, and how.
 #[derive(Args, Debug, Clone, Default)]
@@ -11,12 +11,33 @@ pub struct Balance {
     /// Pass requests on to this back end: H:P, http, https, ws or wss URL, `URL weight=N` (repeat, or a comma list)
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub balance: Vec<String>,
+    /// Pass requests on to the back ends that this file lists, one per line; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub balance_file: Option<PathBuf>,
     /// How a topic of back ends is served: stream (read once, readers survive a back end) or relay (bytes) [default: stream where events have ids of ours]
     #[arg(long, value_enum, value_name = "MODE")]
     pub balance_mode: Option<BalanceMode>,
     /// How a back end is chosen: round-robin, least-connections, random, p2c, hash:ip, hash:header:NAME, hash:query:NAME [default: round-robin]
     #[arg(long, value_name = "POLICY")]
     pub balance_policy: Option<Policy>,
+    /// Bring a client back to where it was, by a cookie of this name
+    #[arg(long, value_name = "NAME")]
+    pub sticky_cookie: Option<String>,
+    /// After about so long a relayed stream is ended if its back end has more than its share of all
+    #[arg(long, value_name = "D", value_parser = units::duration)]
+    pub max_age: Option<Duration>,
+    /// Ask each back end for this path now and then; leave out those that do not answer well
+    #[arg(long, value_name = "PATH")]
+    pub health_path: Option<String>,
+    /// How often
+    #[arg(long, value_name = "D", value_parser = units::duration, default_value = "5s")]
+    pub health_interval: Option<Duration>,
+    /// Bad answers in a row until a back end is left out
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub health_fall: u32,
+    /// Good answers in a row until it is back
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    pub health_rise: u32,
     /// For a connection to a back end
     #[arg(long, value_name = "D", value_parser = units::duration, default_value = "3s")]
     pub connect_timeout: Option<Duration>,

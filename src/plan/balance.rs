@@ -2,47 +2,70 @@
 
 use super::{Planned, Refusal, refuse};
 use crate::{
-    balance::{Settings, breaker, member::Member, pool::Habits, stream::Mode},
-    cli::{Args, BalanceMode},
+    balance::{Settings, breaker, health::Checks, member::Member, pool::Habits, sticky, stream::Mode},
+    cli::{Args, Balance, BalanceMode},
 };
 use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// `None` when nothing is balanced.
 pub fn balancing(args: &Args) -> Planned<Option<Settings>> {
     let typed = &args.balance;
     let members = typed.balance.iter().filter(|text| !text.trim().is_empty()).map(|text| text.parse());
     let members: Vec<Member> = members.collect::<Result<_, _>>().map_err(Refusal)?;
-    if members.is_empty() {
-        return Ok(None);
+    match (members.is_empty(), &typed.balance_file) {
+        (true, None) => return Ok(None),
+        (false, Some(_)) => return refuse("--balance and --balance-file both list back ends: type one of them"),
+        _ => check_roles(args)?,
     }
-    check_roles(args)?;
-    if members.iter().any(|member| member.topic().is_some() != members[0].topic().is_some()) {
-        return refuse("--balance takes either whole servers (http://H:P) or one topic on each (http://H:P/PATH)");
+    if typed.sticky_cookie.as_ref().is_some_and(|name| !sticky::is_name(name)) {
+        return refuse("--sticky-cookie takes the name of a cookie: letters, digits, - and _");
     }
-    let mode = match (typed.balance_mode, members[0].topic()) {
-        (Some(BalanceMode::Stream), None) => {
-            return refuse("--balance-mode stream reads one topic: say which, as in --balance http://H:P/PATH");
-        }
-        (Some(BalanceMode::Relay), _) | (None, None) => Mode::Relay,
-        (Some(BalanceMode::Stream), _) => Mode::Stream,
-        (None, Some(_)) => Mode::Undecided,
-    };
-    let second = Duration::from_secs(1);
-    Ok(Some(Settings {
+    let mut settings = Settings {
         members,
-        mode,
-        habits: Habits {
-            policy: typed.balance_policy.clone().unwrap_or_default(),
-            breaker: breaker::Settings {
-                failures: typed.breaker_failures,
-                base: typed.breaker_base.unwrap_or(second),
-                cap: typed.breaker_cap.unwrap_or(30 * second),
-            },
-            slow_start: typed.slow_start.unwrap_or_default(),
+        file: typed.balance_file.clone(),
+        mode: match typed.balance_mode {
+            None => Mode::Undecided,
+            Some(BalanceMode::Stream) => Mode::Stream,
+            Some(BalanceMode::Relay) => Mode::Relay,
         },
-        connect_timeout: typed.connect_timeout.unwrap_or(3 * second),
-        handshake_timeout: args.limits.handshake_timeout.unwrap_or(10 * second),
+        habits: habits(typed),
+        checks: checks(typed)?,
+        sticky: typed.sticky_cookie.clone(),
+        connect_timeout: typed.connect_timeout.unwrap_or(3 * SECOND),
+        handshake_timeout: args.limits.handshake_timeout.unwrap_or(10 * SECOND),
         idle_timeout: typed.relay_idle_timeout.filter(|idle| !idle.is_zero()),
+    };
+    if settings.file.is_none() {
+        settings.settle().map_err(|error| Refusal(error.to_string()))?;
+    }
+    Ok(Some(settings))
+}
+
+fn habits(typed: &Balance) -> Habits {
+    Habits {
+        policy: typed.balance_policy.clone().unwrap_or_default(),
+        breaker: breaker::Settings {
+            failures: typed.breaker_failures,
+            base: typed.breaker_base.unwrap_or(SECOND),
+            cap: typed.breaker_cap.unwrap_or(30 * SECOND),
+        },
+        slow_start: typed.slow_start.unwrap_or_default(),
+        max_age: typed.max_age.filter(|age| !age.is_zero()),
+    }
+}
+
+fn checks(typed: &Balance) -> Planned<Option<Checks>> {
+    let Some(path) = &typed.health_path else { return Ok(None) };
+    if path.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return refuse("--health-path is a path: leave out blanks");
+    }
+    Ok(Some(Checks {
+        path: format!("/{}", path.trim_start_matches('/')),
+        interval: typed.health_interval.filter(|interval| !interval.is_zero()).unwrap_or(5 * SECOND),
+        fall: typed.health_fall,
+        rise: typed.health_rise,
     }))
 }
 

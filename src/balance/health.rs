@@ -1,0 +1,77 @@
+//! Active checks: each back end is asked now and then whether it is well, and left out while it is not.
+
+use super::{answer::Answer, backend::Backend, pool::Pool};
+use crate::net::{Dialer, plain_words};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::{
+    io::AsyncWriteExt,
+    task::JoinSet,
+    time::{interval, timeout},
+};
+use url::{Position, Url};
+
+/// How back ends are asked.
+#[derive(Clone, Debug)]
+pub struct Checks {
+    /// What is asked for; an answer below 400 is a good one.
+    pub path: String,
+    /// How often, and how long one answer may take.
+    pub interval: Duration,
+    /// Bad answers in a row until one is left out.
+    pub fall: u32,
+    /// Good answers in a row until it is back.
+    pub rise: u32,
+}
+
+/// Answers of one kind in a row.
+#[derive(Clone, Copy, Default)]
+struct Streak {
+    good: bool,
+    length: u32,
+}
+
+/// Checks for ever.
+pub async fn run(pool: Arc<Pool>, checks: Checks, dialer: Dialer) {
+    let mut streaks: HashMap<u64, Streak> = HashMap::new();
+    let mut ticks = interval(checks.interval);
+    loop {
+        ticks.tick().await;
+        let mut answers = JoinSet::new();
+        for backend in pool.backends() {
+            let (checks, dialer) = (checks.clone(), dialer.clone());
+            answers.spawn(async move {
+                let url = &backend.member.url;
+                let asked = timeout(checks.interval, ask(url, &checks.path, &dialer)).await;
+                (asked.unwrap_or_else(|_| Err("no answer to the check in time".into())), backend)
+            });
+        }
+        let mut now = HashMap::new();
+        while let Some(answered) = answers.join_next().await {
+            let Ok((answer, backend)) = answered else { continue };
+            let before = streaks.get(&backend.name()).copied().unwrap_or_default();
+            now.insert(backend.name(), judge(&pool, &checks, &backend, answer.err(), before));
+        }
+        streaks = now;
+    }
+}
+
+fn judge(pool: &Pool, checks: &Checks, backend: &Backend, fault: Option<String>, before: Streak) -> Streak {
+    let good = fault.is_none();
+    let length = if before.good == good { before.length.saturating_add(1) } else { 1 };
+    if length >= if good { checks.rise } else { checks.fall } {
+        pool.judge(backend, good, fault.as_deref().unwrap_or_default());
+    }
+    Streak { good, length }
+}
+
+async fn ask(url: &Url, path: &str, dialer: &Dialer) -> Result<(), String> {
+    let mut connection = dialer.connect(url).await.map_err(|error| plain_words(&error))?;
+    let host = &url[Position::BeforeHost..Position::AfterPort];
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nUser-Agent: wsevent\r\n\r\n");
+    // What was said before a connection broke still counts: reading tells how it ended.
+    let _ = connection.io().write_all(head.as_bytes()).await;
+    match Answer::read(connection.io(), false).await?.status {
+        200..=399 => Ok(()),
+        status => Err(format!("it answered {status} to the check")),
+    }
+}
