@@ -43,7 +43,7 @@ pub fn is_utf8(bytes: &[u8]) -> bool {
     simdutf8::basic::from_utf8(bytes).is_ok()
 }
 
-/// What travels beside a payload: `{"type","to","time","id"}`, each optional.
+/// What travels beside a payload: `{"type","to","time","id","context"}`, each optional.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Attrs {
     /// The event's type; one line without control characters.
@@ -54,6 +54,8 @@ pub struct Attrs {
     pub time: Option<u64>,
     /// The publisher's own name for it.
     pub id: Option<String>,
+    /// What else the publisher said about it: simple values by name.
+    pub context: Option<Map<String, Value>>,
 }
 
 impl Attrs {
@@ -65,6 +67,7 @@ impl Attrs {
         put("to", self.to.clone().map(Value::from));
         put("time", self.time.map(Value::from));
         put("id", self.id.clone().map(Value::from));
+        put("context", self.context.clone().map(Value::from));
         Value::from(map).to_string()
     }
 
@@ -78,6 +81,7 @@ impl Attrs {
             to: map.get("to").and_then(Value::as_object).cloned(),
             time: map.get("time").and_then(Value::as_u64),
             id: line("id"),
+            context: map.get("context").and_then(Value::as_object).cloned(),
         })
     }
 }
@@ -419,7 +423,7 @@ mod tests {
     #[test]
     fn attributes_survive_a_link() {
         let to = serde_json::json!({"room": "a"}).as_object().cloned();
-        let attrs = Attrs { kind: Some("alert".into()), to, time: Some(7), id: None };
+        let attrs = Attrs { kind: Some("alert".into()), to, time: Some(7), ..Attrs::default() };
         assert_eq!(Attrs::from_json(attrs.to_json().as_bytes()), Some(attrs));
         assert_eq!(Attrs::from_json(b"[1]"), None);
         assert_eq!(Attrs::from_json(br#"{"type":"a\nb"}"#), Some(Attrs::default()));

@@ -5,6 +5,7 @@ use crate::{
     files::Watched,
     proto::{
         admin::Inside,
+        repeats::Repeats,
         shard::{Hop, Shards, Tuning},
         stream::Tasks,
     },
@@ -59,6 +60,8 @@ pub struct Site {
     pub instance: String,
     /// One permit per connection.
     pub slots: Arc<Semaphore>,
+    /// What was published under a key of the publisher's.
+    pub repeats: Repeats,
     /// What can be seen of it.
     pub inside: Inside,
     ready: AtomicBool,
@@ -99,6 +102,7 @@ impl Site {
             balancer: None,
             instance,
             slots,
+            repeats: Repeats::default(),
             inside: Inside::default(),
             ready: AtomicBool::new(false),
         }

@@ -165,7 +165,8 @@ fn everything_about_an_event_survives() {
     let scratch = Scratch::new();
     let epoch = Epoch::new(9, 9);
     let to = serde_json::json!({"room": "a"}).as_object().cloned();
-    let attrs = Arc::new(Attrs { kind: Some("alert".into()), to, time: Some(7), id: Some("x".into()) });
+    let attrs =
+        Arc::new(Attrs { kind: Some("alert".into()), to, time: Some(7), id: Some("x".into()), ..Attrs::default() });
     let seqs = vec![Seq::whole(3), Seq { n: 5, k: 1 }, Seq { n: 5, k: 2 }];
     let events = [Event::new("a"), Event::new(vec![0xff]), Event::new("")];
     {

@@ -61,9 +61,7 @@ pub async fn page(site: &Site, parts: &Parts) -> Result<Page, Refusal> {
         wait(&topic, &ask).await;
         page = collect(&topic, &ask);
     }
-    let mut rendered = page.render(&topic, &ask);
-    subscribe::allow_origin(&site.rules, &parts.headers, &mut rendered.headers);
-    Ok(rendered)
+    Ok(page.render(&topic, &ask))
 }
 
 fn read_ask(parts: &Parts) -> Result<Ask, Refusal> {

@@ -79,7 +79,13 @@ pub async fn serve(
 async fn respond(site: Arc<Site>, request: Request<Incoming>, permit: Permit, peer: SocketAddr) -> Response<Body> {
     // Over HTTP/1.1 the server leaves the body out by itself.
     let head = request.method() == Method::HEAD && request.version() == Version::HTTP_2;
-    let response = route(site, request, permit, peer).await.unwrap_or_else(|refusal| refused(&refusal));
+    let crosses = request.headers().contains_key(header::ORIGIN) && !request.uri().path().starts_with("/-/");
+    let asked = crosses.then(|| request.headers().clone());
+    let mut response = route(site.clone(), request, permit, peer).await.unwrap_or_else(|refusal| refused(&refusal));
+    if let Some(asked) = asked {
+        // A page may also know why it was refused.
+        subscribe::allow_origin(&site.rules, &asked, response.headers_mut());
+    }
     if head { response.map(|_| empty()) } else { response }
 }
 
@@ -209,6 +215,10 @@ fn refused(refusal: &Refusal) -> Response<Body> {
     json_answer(refusal.status, (*refusal.headers).clone(), listen::refusal_body(refusal).into())
 }
 
+/// What a page may send beside its request.
+const ASKED_HEADERS: &str =
+    "Last-Event-ID, Authorization, Content-Type, Event-Type, Event-Time, Event-Id, Idempotency-Key";
+
 /// What a browser asks before a request with headers of its own (Fetch §3.2.2).
 fn preflight(site: &Site, asked: &HeaderMap) -> Response<Body> {
     let mut response = Response::new(empty());
@@ -217,8 +227,7 @@ fn preflight(site: &Site, asked: &HeaderMap) -> Response<Body> {
     subscribe::allow_origin(&site.rules, asked, headers);
     headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, OPTIONS"));
     if headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
-        let allowed = HeaderValue::from_static("Last-Event-ID, Authorization, Content-Type");
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ASKED_HEADERS));
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     }

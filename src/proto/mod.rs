@@ -2,12 +2,14 @@
 
 pub mod admin;
 pub mod auth;
+pub mod cloudevents;
 pub mod history;
 pub mod http;
 pub mod json;
 pub mod listen;
 pub mod print;
 pub mod publish;
+pub mod repeats;
 pub mod secure;
 pub mod shard;
 pub mod sse;

@@ -339,11 +339,15 @@ fn is_same_origin(origin: &str, host: &str) -> bool {
     bare(authority) == bare(host)
 }
 
+/// What a page may read beside the answer.
+const TOLD_HEADERS: &str = "Wsevent-Position, Wsevent-Oldest, Wsevent-More, Wsevent-Gap, Retry-After";
+
 /// `Access-Control-Allow-Origin` for an allowed cross origin.
 pub fn allow_origin(rules: &Rules, asked: &HeaderMap, headers: &mut HeaderMap) {
     let origin = asked.get(header::ORIGIN);
     if let Some(origin) = origin.filter(|origin| origin.to_str().is_ok_and(|origin| is_allowed(rules, origin))) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(TOLD_HEADERS));
         if is_named_origin(rules, asked) {
             headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
