@@ -3,10 +3,11 @@
 mod balancing;
 mod journaling;
 
+use self::journaling::Past;
 use crate::{
     cli::StageArg,
     files::{self, Check, Watched},
-    id::Since,
+    id::{Id, Seq, Since},
     matcher::{Match, MatchStage},
     net::Dialer,
     plan::{Plan, Producer},
@@ -15,8 +16,8 @@ use crate::{
     source::{
         cursor::CursorFile,
         exec,
-        feed::{Feed, Marks},
-        lines, random,
+        feed::Feed,
+        lines, place, random,
         upstream::{self, Outcome, Upstream},
     },
     stage::{
@@ -96,7 +97,8 @@ pub async fn run(
     tokio::spawn(files::watch(watched, reload));
     let site = Arc::new(site);
     tokio::spawn(site.clone().keep_house());
-    let topic = Arc::new(build_topic(&plan)?);
+    let (topic, past) = build_topic(&plan)?;
+    let topic = Arc::new(topic);
     if site.balancer.is_none() || plan.streams() {
         site.add(topic.clone());
     }
@@ -105,7 +107,7 @@ pub async fn run(
     // Goes on during a drain, so that readiness can be asked then, too.
     let (_open, never) = watch::channel(false);
     listen_all(&site, &plan, stopped, never).await?;
-    let mut running = Running { plan: &plan, site: &site, topic, identity, shutdown };
+    let mut running = Running { plan: &plan, site: &site, topic, past, identity, shutdown };
     let exit = running.until_end().await?;
     running.drain(&stop, &exit).await;
     running.topic.log.close();
@@ -134,19 +136,19 @@ fn secure(
     Ok(identity)
 }
 
-fn build_topic(plan: &Plan) -> Result<Topic, StartError> {
+fn build_topic(plan: &Plan) -> Result<(Topic, Past), StartError> {
     let stages = plan.stages.iter().map(build_stage).collect::<Result<Vec<_>, _>>().map_err(StartError)?;
     // A name that no request can ask for.
     let path = plan.serve.as_ref().map_or("stdout", |serve| &serve.path);
     let policy = plan.policy.clone().unwrap_or(Policy::Disconnect);
     let view: Vec<String> = plan.stages.iter().map(|stage| format!("{stage:?}")).collect();
-    let log = journaling::build_log(plan, path)?;
+    let (log, past) = journaling::build_log(plan, path)?;
     let topic = Topic::new(path.to_owned(), log, stages, &view.join("\n"), policy.clone());
     // Standard output is a reader that is never skipped: the pressure goes upstream.
     if policy == Policy::Block || plan.print.is_some() {
         topic.block(plan.wait_readers.max(1), plan.pin_grace);
     }
-    Ok(topic)
+    Ok((topic, past))
 }
 
 fn build_stage(stage: &StageArg) -> Result<Box<dyn Stage>, String> {
@@ -217,6 +219,8 @@ struct Running<'a> {
     plan: &'a Plan,
     site: &'a Arc<Site>,
     topic: Arc<Topic>,
+    /// What a journal gave back beside events.
+    past: Past,
     identity: Option<Arc<Watched<Identity>>>,
     shutdown: watch::Receiver<bool>,
 }
@@ -281,25 +285,21 @@ impl Running<'_> {
             // A typing error is said now, not when the upstream refuses us.
             token::first_line(file)?;
         }
-        let marks = Marks::default();
+        let marks = place::marks_of(&self.past.notes);
         let keeps = plan.keeps_ids();
         let sole = plan.consume.len() == 1 && plan.produce.is_none();
         let mut first_connections = Vec::new();
         first_connections.extend(balancing::start_reading(self, &dialer));
         for (ordinal, url) in plan.consume.iter().enumerate() {
             let upstream = self.upstream(ordinal, url, &dialer);
-            // A keeper that serves mirrors its upstream's window (LINKS 8, 27), from where its journal ends; a consumer
-            // begins where it was told.
-            let mirror = (keeps && plan.serve.is_some()).then_some(Since::Oldest);
-            let start = if mirror.is_some() {
-                let kept = self.topic.log.last().map(Since::After);
-                kept.or(plan.consuming.since.clone()).or(mirror)
-            } else {
-                remembered.clone().or(plan.consuming.since.clone())
-            };
+            let start = self.start_of(remembered.clone());
             let mut feed = Feed::new(self.topic.clone(), keeps, sole, marks.clone(), start);
             if let Some(file) = cursor.take() {
                 feed.remember(file)?;
+            }
+            if self.topic.log.vitals().is_some() {
+                let nth = plan.consume[..ordinal].iter().filter(|other| *other == url).count();
+                feed.note_place(place::name(url.as_str(), nth), &self.past.notes, self.past.events);
             }
             self.site.inside.add_upstream(&self.topic.path, upstream.clone());
             let (connected, first) = watch::channel(false);
@@ -314,6 +314,19 @@ impl Running<'_> {
             site.set_ready(true);
         });
         Ok(tasks)
+    }
+
+    /// A keeper that serves mirrors its upstream's window (LINKS 8, 27), from where its journal ends; a consumer begins
+    /// where it was told.
+    fn start_of(&self, remembered: Option<Since>) -> Option<Since> {
+        let told = self.plan.consuming.since.clone();
+        if !self.plan.keeps_ids() || self.plan.serve.is_none() {
+            return remembered.or(told);
+        }
+        // Of an event that a stage split only some parts may be there: it comes again, and the rest of it is new.
+        let whole = |last: Id| if last.seq.k > 0 { Id { seq: Seq::whole(last.seq.n).before(), ..last } } else { last };
+        let kept = self.past.upstream.clone().map(|last| Since::After(whole(last)));
+        kept.or(told).or(Some(Since::Oldest))
     }
 
     fn upstream(&self, ordinal: usize, url: &Url, dialer: &Dialer) -> Upstream {

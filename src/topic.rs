@@ -5,6 +5,7 @@ use crate::{
     event::{Attrs, Batch, Event, MAX_BATCH, Run, RunBuilder, Seqs},
     id::{Id, Seq},
     log::Log,
+    recorder::Note,
     tally::Tally,
 };
 use std::{
@@ -184,8 +185,20 @@ impl Topic {
     /// Numbers and appends what a source says, without waiting; callers that may wait ask [`Log::room`] first. Returns
     /// the first and the last id and the count; `None` when the stages left nothing.
     pub fn publish(&self, events: Vec<Event>, time: u64) -> Option<(Id, Id, usize)> {
-        let runs = batches(self.through_stages(events)).into_iter();
-        let published: Vec<_> = runs.filter_map(|(run, attrs)| self.log.publish(run, attrs, time)).collect();
+        self.publish_noted(events, time, None)
+    }
+
+    /// The same with a note that a journal keeps with them: with the last, so that whoever finds it finds all.
+    pub fn publish_noted(&self, events: Vec<Event>, time: u64, mut note: Option<Note>) -> Option<(Id, Id, usize)> {
+        let mut runs = batches(self.through_stages(events)).into_iter().peekable();
+        let mut published = Vec::new();
+        while let Some((run, attrs)) = runs.next() {
+            let note = note.take_if(|_| runs.peek().is_none());
+            published.extend(self.log.publish_noted(run, attrs, time, note));
+        }
+        if let Some(note) = note {
+            self.log.note(note);
+        }
         let (first, last) = (published.first()?, published.last()?);
         Some((first.id(0), last.id(last.len() - 1), published.iter().map(|batch| batch.len()).sum()))
     }
@@ -203,12 +216,12 @@ impl Topic {
         ids.map(|(first, last)| (first, last, count))
     }
 
-    /// Like [`Topic::publish`] for messages that are already laid out.
-    pub fn publish_run(&self, run: Run, time: u64) {
+    /// Like [`Topic::publish_noted`] for messages that are already laid out.
+    pub fn publish_run(&self, run: Run, time: u64, note: Option<Note>) {
         if !self.staged && run.bytes().len() <= MAX_BATCH {
-            self.log.publish(run, Vec::new(), time);
+            self.log.publish_noted(run, Vec::new(), time, note);
         } else {
-            self.publish(events_of(run), time);
+            self.publish_noted(events_of(run), time, note);
         }
     }
 
@@ -254,7 +267,7 @@ fn apply(stages: &mut [Box<dyn Stage>], mut events: Vec<Event>) -> Vec<Event> {
 }
 
 /// FNV-1a, 64 bits: a name that is the same on every machine and version.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 

@@ -332,6 +332,72 @@ fn a_chain_whose_origin_has_a_journal_loses_nothing_to_kills() {
     }
 }
 
+#[test]
+fn a_merge_goes_on_where_each_of_its_upstreams_stood() {
+    let scratch = Scratch::new();
+    let origins = [0, 1].map(|_| Wsevent::line("--no-produce").serve());
+    // The copy shows what the first origin shows: what one has brought, the other does not bring again.
+    let copy = Wsevent::new(["--consume", &origins[0].ws_url()]).serve();
+    let urls = [origins[0].ws_url(), origins[1].ws_url(), copy.ws_url()];
+    let consume = urls.iter().flat_map(|url| ["--consume", url]);
+    let line = Wsevent::new(consume).args(["--journal", &scratch.arg("journal"), "--retry-max", "50ms"]);
+    let mut merge = line.serve();
+    eventually("all upstreams", || (merge.own("readyz").status == 200).then_some(()));
+    origins.iter().for_each(|origin| drop(say(origin, "first")));
+    let followers = [How::Link, How::Sse].map(|how| Follower::start(how, merge.url(), "oldest"));
+    let (numbers, stop, told) = (Arc::default(), Arc::new(AtomicBool::new(false)), Acknowledged::default());
+    let publishers: Vec<_> = origins.iter().map(|origin| publisher(origin.url(), &numbers, &stop, &told)).collect();
+    torment(&mut merge, kills(30));
+    stop.store(true, Ordering::Release);
+    publishers.into_iter().for_each(|publisher| publisher.join().expect("no panic"));
+    origins.iter().for_each(|origin| drop(say(origin, "last")));
+
+    let mut expected: Vec<String> = told.lock().expect("no panic").iter().map(|(_, text)| text.clone()).collect();
+    expected.extend(["first", "first", "last", "last"].map(String::from));
+    expected.sort_unstable();
+    for follower in followers {
+        eventually("everything", || (follower.count() >= expected.len()).then_some(()));
+        let events = assert_once("follower", &follower.leave());
+        let mut texts: Vec<String> = events.into_iter().map(|(_, text)| text).collect();
+        texts.sort_unstable();
+        assert_eq!(texts, expected, "each event of each origin once");
+    }
+}
+
+#[test]
+fn another_servers_stream_goes_on_behind_its_newest_id() {
+    let scratch = Scratch::new();
+    let upstream = link::Upstream::new();
+    let line =
+        Wsevent::new(["--consume", &upstream.sse_url(), "--journal", &scratch.arg("journal"), "--retry-max", "50ms"]);
+    let mut hop = line.serve();
+    let mut served = upstream.sse("");
+    assert_eq!(served.header("last-event-id"), None);
+    served.raw.send("id: red\ndata: 1\n\nid: green\ndata: 2\n\ndata: 3\n\n");
+    hop.has("events", 3);
+    hop.restart();
+    let mut served = upstream.sse("");
+    assert_eq!(served.header("last-event-id").as_deref(), Some("green"));
+    served.raw.send("id: blue\ndata: 4\n\n");
+    let heard = all(&hop, "4");
+    assert_eq!(texts(&heard), ["1", "2", "3", "4"], "nothing is unknown: no gap");
+}
+
+#[test]
+fn what_a_plain_upstream_said_while_its_hop_was_away_is_a_gap() {
+    let scratch = Scratch::new();
+    let upstream = link::Upstream::new();
+    let mut hop = Wsevent::new(["--consume", &upstream.ws_url(), "--journal", &scratch.arg("journal")]).serve();
+    let mut served = upstream.plain();
+    served.text("1");
+    hop.has("events", 1);
+    hop.kill9();
+    hop.start_again();
+    let mut served = upstream.plain();
+    served.text("3");
+    assert_eq!(texts(&all(&hop, "3")), ["1", "gap", "3"]);
+}
+
 // --- damage ----------------------------------------------------------------------------------------------------------
 
 #[test]

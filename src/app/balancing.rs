@@ -9,7 +9,7 @@ use crate::{
     net::Dialer,
     plan::Plan,
     site::Site,
-    source::feed::{Feed, Marks},
+    source::{feed::Feed, place::Marks},
     tls::{self, Identity},
     topic::{Policy, Topic},
     units::now_ms,

@@ -2,38 +2,53 @@
 
 use super::StartError;
 use crate::{
-    id::Epoch,
+    id::{Epoch, Id},
     journal::{Store, this_machine},
     log::{Log, Numbering},
     plan::Plan,
+    recorder::Notes,
     units::now_ms,
 };
+
+/// What a journal gave back beside the log.
+#[derive(Default)]
+pub struct Past {
+    /// What was noted beside the events.
+    pub notes: Notes,
+    /// Where the upstream stood whose ids were kept.
+    pub upstream: Option<Id>,
+    /// There were events.
+    pub events: bool,
+}
 
 /// The log that the plan asks for, ready to number what comes.
 ///
 /// # Errors
 /// When the journal cannot be opened.
-pub fn build_log(plan: &Plan, path: &str) -> Result<Log, StartError> {
+pub fn build_log(plan: &Plan, path: &str) -> Result<(Log, Past), StartError> {
     let fresh = Epoch::new(now_ms(), rand::random());
     let Some((dir, sync)) = &plan.journal else {
-        return Ok(Log::new(if plan.keeps_ids() { Numbering::Keep } else { Numbering::Own(fresh) }, plan.window));
+        let numbering = if plan.keeps_ids() { Numbering::Keep } else { Numbering::Own(fresh) };
+        return Ok((Log::new(numbering, plan.window), Past::default()));
     };
     let log = Log::new(Numbering::Keep, plan.window);
     let opened = Store::open(dir, *sync, this_machine())?.open_topic(path, &log)?;
     opened.report(path, &log);
     log.record_to(Box::new(opened.journal), opened.vitals);
+    let last = log.last();
+    let upstream = last.clone().filter(|last| opened.found.own.as_ref() != Some(&last.epoch));
+    let past = Past { notes: opened.found.notes, upstream, events: log.totals().events > 0 };
     if plan.keeps_ids() {
-        return Ok(log);
+        return Ok((log, past));
     }
     if opened.continues {
         log.continue_as_origin();
     } else {
-        let had_events = log.last().is_some();
         log.become_origin(fresh);
-        if had_events {
+        if last.is_some() {
             // What was numbered last may not have reached the disk.
             log.publish_gap(None, "the journal may not hold everything");
         }
     }
-    Ok(log)
+    Ok((log, past))
 }

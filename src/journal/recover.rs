@@ -4,10 +4,11 @@
 //! it is cut off. Anything else that does not fit is damage: what stands before it is served; the rest is renamed,
 //! kept and reported, because somebody may have seen it.
 
+pub use super::segment::MAGIC;
 use super::{
     identity::sync_dir,
     record::{self, Decoded, Read},
-    segment::{self, MAGIC, Ordinal},
+    segment::{self, Ordinal},
 };
 use crate::{
     id::{Epoch, Id},

@@ -1,21 +1,19 @@
 //! From an upstream into a topic: whose numbers count, what was seen already, where to resume.
 
-use super::{cursor::CursorFile, health::Health};
+use super::{
+    cursor::CursorFile,
+    health::Health,
+    place::{Marks, Place},
+};
 use crate::{
     event::{Batch, Event, Run, Seqs},
     id::{Epoch, Id, Seq, Since},
     log::{Gap, Window},
+    recorder::{Note, Notes},
     topic::Topic,
     units::now_ms,
 };
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex},
-};
-
-/// The highest number taken of each epoch, shared by the inputs of a merge: inputs that show the same epoch are copies
-/// (LINKS 2).
-pub type Marks = Arc<Mutex<HashMap<Epoch, Seq>>>;
+use std::{collections::VecDeque, sync::Arc};
 
 /// Which upstreams a feed takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -57,6 +55,8 @@ pub struct Feed {
     cursor_file: Option<CursorFile>,
     /// The stream has ended, and nothing came since.
     ended: bool,
+    /// Under which name a journal notes where the upstream stands, where the topic's own numbers do not tell.
+    place: Option<String>,
     /// Where the position can be seen.
     pub health: Arc<Health>,
 }
@@ -78,6 +78,7 @@ impl Feed {
             misfits: 0,
             passed: VecDeque::new(),
             cursor_file: None,
+            place: None,
             ended: false,
             health: Arc::default(),
         }
@@ -100,7 +101,30 @@ impl Feed {
         Ok(())
     }
 
-    fn note(&mut self) {
+    /// Goes on where a journal noted that the upstream stood, and notes it there from here on. `has_past` when the
+    /// journal gave back events.
+    pub fn note_place(&mut self, name: String, notes: &Notes, has_past: bool) {
+        match notes.get(&name).and_then(|value| Place::read(value)) {
+            Some(Place::Foreign(id)) => self.foreign = Some(id),
+            Some(Place::Ours(id)) if !self.keeps => self.start = Some(Since::After(id)),
+            _ => {}
+        }
+        self.place = Some(name);
+        // It was, in another life.
+        self.opened = has_past;
+    }
+
+    /// For the journal: the upstream stands here.
+    fn noted(&self, place: impl FnOnce() -> Option<Place>) -> Option<Note> {
+        let name = self.place.clone().filter(|_| !self.keeps)?;
+        Some(Note { name, value: place()?.to_string().into() })
+    }
+
+    fn noted_foreign(&self) -> Option<Note> {
+        self.noted(|| self.foreign.clone().map(Place::Foreign))
+    }
+
+    fn write_cursor(&mut self) {
         let position = self.foreign.clone().or_else(|| self.position.as_ref().map(ToString::to_string));
         if let (Some(file), Some(position)) = (&mut self.cursor_file, position) {
             file.note(&position);
@@ -174,13 +198,11 @@ impl Feed {
 
     /// Forgets where the upstream stood; from here on the numbers are ours (LINKS 2). Says whether there was a position.
     fn begin_anew(&mut self) -> bool {
-        // What a journal gave back came from this upstream, too.
-        let kept = self.keeps && self.topic.log.last().is_some();
         if std::mem::take(&mut self.keeps) {
             self.topic.log.become_origin(Epoch::new(now_ms(), rand::random()));
         }
         self.passed.clear();
-        self.position.take().is_some() || kept
+        self.position.take().is_some()
     }
 
     /// The next upstream is another server: what the last one called its events means nothing to it.
@@ -193,7 +215,7 @@ impl Feed {
         let count = run.len() as u64;
         self.topic.log.room().await;
         let Some((first, time)) = first else {
-            self.topic.publish_run(run, now_ms());
+            self.topic.publish_run(run, now_ms(), None);
             return;
         };
         self.time = time;
@@ -214,7 +236,7 @@ impl Feed {
         }
         self.passed(last);
         self.took_event();
-        self.note();
+        self.write_cursor();
     }
 
     /// Everything up to this position is in the log.
@@ -282,7 +304,9 @@ impl Feed {
         let mut rest = events.into_iter().peekable();
         while let Some((id, event)) = rest.next() {
             let Some(id) = id else {
-                self.topic.publish(vec![event], time);
+                let unnamed = std::iter::from_fn(|| rest.next_if(|(id, _)| id.is_none()));
+                let events = std::iter::once(event).chain(unnamed.map(|(_, event)| event)).collect();
+                self.topic.publish_noted(events, time, self.noted_foreign());
                 self.took_event();
                 continue;
             };
@@ -299,7 +323,23 @@ impl Feed {
             self.passed(Id { epoch: id.epoch, seq: last });
             self.took_event();
         }
-        self.note();
+        self.write_cursor();
+    }
+
+    /// The same of an upstream that numbers in its own way, and calls the last of them `id`.
+    pub async fn foreign_events(&mut self, events: Vec<(Option<Id>, Event)>, time: u64, id: String) {
+        self.health.passed_foreign(&id);
+        self.foreign = Some(id);
+        if events.is_empty() {
+            self.note_alone(self.noted_foreign());
+        }
+        self.events(events, time).await;
+    }
+
+    fn note_alone(&self, note: Option<Note>) {
+        if let Some(note) = note {
+            self.topic.log.note(note);
+        }
     }
 
     fn numbered(&self, epoch: &Epoch, seqs: Vec<Seq>, events: &[Event], time: u64) {
@@ -314,10 +354,11 @@ impl Feed {
         let mark = marks.entry(batch.epoch().clone()).or_insert(batch.last_seq());
         *mark = batch.last_seq().max(*mark);
         drop(marks);
+        let note = self.noted(|| Some(Place::Ours(batch.id(batch.len() - 1))));
         if seen == 0 && batch.attrs().is_empty() {
-            self.topic.publish_run(batch.run().clone(), batch.time());
-        } else if seen < batch.len() {
-            self.topic.publish(batch.events().skip(seen).map(|(_, event)| event).collect(), batch.time());
+            self.topic.publish_run(batch.run().clone(), batch.time(), note);
+        } else {
+            self.topic.publish_noted(batch.events().skip(seen).map(|(_, event)| event).collect(), batch.time(), note);
         }
     }
 
@@ -328,6 +369,7 @@ impl Feed {
             self.topic.log.keep_gap(gap);
         } else {
             self.topic.log.publish_gap(gap.count, &gap.reason);
+            self.note_alone(self.noted(|| Some(Place::Ours(gap.to))));
         }
     }
 
@@ -346,16 +388,11 @@ impl Feed {
         if beyond {
             if self.keeps {
                 self.topic.log.advance(&id);
+            } else {
+                self.note_alone(self.noted(|| Some(Place::Ours(id.clone()))));
             }
             self.passed(id);
         }
-    }
-
-    /// The newest id of an upstream that numbers in its own way.
-    pub fn set_foreign_id(&mut self, id: String) {
-        self.health.passed_foreign(&id);
-        self.foreign = Some(id);
-        self.note();
     }
 }
 

@@ -197,13 +197,17 @@ async fn take(feed: &mut Feed, told: Vec<Told>, max: usize) -> Vec<Duration> {
             }
             _ => {}
         }
-        feed.events(std::mem::take(&mut events), time.take().unwrap_or_else(now_ms)).await;
+        let (before, at) = (std::mem::take(&mut events), time.take().unwrap_or_else(now_ms));
+        if let Told::Foreign(id) = told {
+            feed.foreign_events(before, at, id).await;
+            continue;
+        }
+        feed.events(before, at).await;
         match told {
             Told::Event(id, ..) => feed.refuse(id, "larger than --max-message"),
             Told::Gap(gap) => feed.gap(gap),
             Told::Position(id) => feed.advance(id),
-            Told::Foreign(id) => feed.set_foreign_id(id),
-            Told::Retry(_) => {}
+            Told::Foreign(_) | Told::Retry(_) => {}
         }
     }
     if !events.is_empty() {

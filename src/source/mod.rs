@@ -7,6 +7,7 @@ pub mod feed;
 pub mod health;
 pub mod http;
 pub mod lines;
+pub mod place;
 pub mod random;
 pub mod upstream;
 pub mod ws;
