@@ -91,6 +91,8 @@ pub struct Restored {
 pub struct Vitals {
     /// How it was set up, in words.
     pub mode: String,
+    /// Recording may take as long as a disk does.
+    pub waits: bool,
     /// Bytes kept.
     pub bytes: AtomicU64,
     /// Times that keeping failed after it had worked.
@@ -104,8 +106,8 @@ pub struct Vitals {
 
 impl Vitals {
     /// Set up like this, all well.
-    pub fn new(mode: String) -> Self {
-        Vitals { mode, ..Vitals::default() }
+    pub fn new(mode: String, waits: bool) -> Self {
+        Vitals { mode, waits, ..Vitals::default() }
     }
 
     /// What is wrong now; `None` when all is well.

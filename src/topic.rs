@@ -18,6 +18,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// What happens to a reader that does not keep up.
 #[derive(Clone, Debug, PartialEq)]
@@ -208,7 +209,7 @@ impl Topic {
         let (mut ids, mut count) = (None, 0);
         for (run, attrs) in batches(self.through_stages(events)) {
             self.log.room().await;
-            let Some(batch) = self.log.publish(run, attrs, time) else { continue };
+            let Some(batch) = aside(&self.log, || self.log.publish(run, attrs, time)) else { continue };
             let (first, last) = (batch.id(0), batch.id(batch.len() - 1));
             count += batch.len();
             ids = Some((ids.map_or(first, |(first, _)| first), last));
@@ -252,6 +253,16 @@ impl Topic {
             return events;
         }
         apply(&mut self.stages.lock().unwrap_or_else(|p| p.into_inner()), events)
+    }
+}
+
+/// Lets other tasks go on where appending waits for a disk.
+fn aside<T>(log: &Log, append: impl FnOnce() -> T) -> T {
+    let waits = log.vitals().is_some_and(|vitals| vitals.waits);
+    let flavor = || Handle::try_current().map(|handle| handle.runtime_flavor());
+    match waits.then(flavor) {
+        Some(Ok(RuntimeFlavor::MultiThread)) => tokio::task::block_in_place(append),
+        _ => append(),
     }
 }
 

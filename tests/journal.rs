@@ -13,6 +13,7 @@ use common::{
 use link::{Follower, Heard, How, Id};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{
+    collections::HashMap,
     fs,
     io::Write,
     net::TcpStream,
@@ -154,6 +155,58 @@ fn a_second_process_is_refused_and_harms_nothing() {
     say(&first, "2");
     first.restart();
     assert_eq!(texts(&all(&first, "2")), ["1", "2"]);
+}
+
+/// As if the machine had been started again: the journal was written under another boot.
+fn reboot(scratch: &Scratch) {
+    let path = scratch.path("journal/topic-events/state");
+    let state = fs::read_to_string(&path).expect("a state");
+    let other = |line: &str| if line.starts_with("boot ") { "boot another".to_owned() } else { line.to_owned() };
+    fs::write(&path, state.lines().map(|line| other(line) + "\n").collect::<String>()).expect("write");
+}
+
+#[test]
+fn after_a_power_cut_numbers_go_on_only_where_all_was_synced() {
+    if fs::read_to_string("/etc/machine-id").is_ok_and(|id| id.trim().is_empty())
+        || !fs::exists("/etc/machine-id").unwrap_or(false)
+    {
+        return eprintln!("SKIPPED: without a machine id every boot is another machine");
+    }
+    for (sync, signal, continues) in [
+        ("always", "KILL", true),
+        ("interval:1s", "KILL", false),
+        ("interval:1s", "TERM", true),
+        ("never", "KILL", false),
+        ("never", "TERM", true),
+    ] {
+        let scratch = Scratch::new();
+        let mut hub = hub(&scratch, &format!("--journal-sync {sync}")).serve();
+        let first = say(&hub, "1");
+        hub.signal(signal);
+        hub.wait();
+        reboot(&scratch);
+        hub.start_again();
+        let next = say(&hub, "2");
+        assert_eq!(next == first.next(), continues, "{sync} {signal}: {next:?}");
+        let expected: &[&str] = if continues { &["1", "2"] } else { &["1", "gap", "2"] };
+        assert_eq!(texts(&all(&hub, "2")), expected, "{sync} {signal}");
+    }
+}
+
+#[test]
+fn always_synced_events_survive_kills_of_a_busy_process() {
+    let scratch = Scratch::new();
+    let mut hub = hub(&scratch, "--journal-sync always").serve();
+    say(&hub, "first");
+    let (numbers, stop, told) = (Arc::default(), Arc::new(AtomicBool::new(false)), Acknowledged::default());
+    let publishers: Vec<_> = (0..4).map(|_| publisher(hub.url(), &numbers, &stop, &told)).collect();
+    torment(&mut hub, kills(10));
+    stop.store(true, Ordering::Release);
+    publishers.into_iter().for_each(|publisher| publisher.join().expect("no panic"));
+    say(&hub, "last");
+    let events = assert_once("afterwards", &all(&hub, "last"));
+    let told = told.lock().expect("no panic");
+    assert!(!told.is_empty() && told.iter().all(|acknowledged| events.contains(acknowledged)));
 }
 
 // --- kill -9 ---------------------------------------------------------------------------------------------------------
@@ -553,4 +606,50 @@ fn kill_on_a_full_disk(from_the_start: bool) {
     let heard = follower.leave();
     assert!(matches!(heard[2], Heard::Gap(..)), "{heard:?}");
     assert_eq!(heard[3], Heard::Event(next, "new".into()));
+}
+
+#[test]
+fn kills_on_a_disk_that_is_full_now_and_then_never_use_an_id_again() {
+    let Some(disk) = SmallDisk::new("512k") else {
+        return eprintln!("SKIPPED: a full disk needs a mount, and this user may not mount one");
+    };
+    let mut hub = hub(&disk.0, "--history-bytes 128KiB").serve();
+    say(&hub, "first");
+    let followers = [How::Link, How::Sse].map(|how| Follower::start(how, hub.url(), "oldest"));
+    let (numbers, stop, told) = (Arc::default(), Arc::new(AtomicBool::new(false)), Acknowledged::default());
+    let publisher = publisher(hub.url(), &numbers, &stop, &told);
+    let (ballast, mut random) = (disk.0.path("journal/ballast"), StdRng::seed_from_u64(seed()));
+    for _ in 0..kills(40) {
+        let _ = if random.random_bool(0.5) { fs::write(&ballast, vec![0; 1 << 20]) } else { fs::remove_file(&ballast) };
+        thread::sleep(Duration::from_millis(random.random_range(0..60)));
+        if random.random_bool(0.7) {
+            hub.restart();
+        }
+    }
+    stop.store(true, Ordering::Release);
+    publisher.join().expect("no panic");
+    let _ = fs::remove_file(&ballast);
+    say(&hub, "last");
+
+    let mut names: HashMap<Id, String> = told.lock().expect("no panic").iter().cloned().collect();
+    let acknowledged = names.len();
+    let is_last = |heard: &Heard| matches!(heard, Heard::Event(_, text) if text == "last");
+    for follower in followers {
+        eventually("the last event", || follower.heard().last().is_some_and(is_last).then_some(()));
+        let mut newest: Option<Id> = None;
+        for heard in follower.leave() {
+            let (id, end) = match &heard {
+                Heard::Event(id, text) => {
+                    let named = names.entry(id.clone()).or_insert_with(|| text.clone());
+                    assert_eq!(named, text, "an id names one event: {id:?}");
+                    (id.clone(), id.clone())
+                }
+                Heard::Gap(from, to, _) => (from.clone(), to.clone()),
+            };
+            let before = newest.replace(end);
+            let follows = before.is_none_or(|before| id == before.next() || id.epoch != before.epoch && id.n <= 1);
+            assert!(follows, "nothing is left out untold before {heard:?}");
+        }
+    }
+    println!("{acknowledged} acknowledged, {} known", names.len());
 }

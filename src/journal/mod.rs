@@ -23,6 +23,7 @@ use crate::{log::Log, recorder::Vitals};
 use std::{
     fs::{self, File, TryLockError},
     io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -71,7 +72,7 @@ impl Store {
     /// When it cannot be made or locked, or another process has it.
     pub fn open(dir: &Path, sync: SyncPolicy, machine: Machine) -> io::Result<Self> {
         let wrong = |error: io::Error| io::Error::new(error.kind(), format!("open {}: {error}", dir.display()));
-        fs::create_dir_all(dir).map_err(wrong)?;
+        create_dir(dir).map_err(wrong)?;
         let lock = File::options().create(true).append(true).open(dir.join("lock")).map_err(wrong)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -91,15 +92,20 @@ impl Store {
     pub fn open_topic(&self, path: &str, log: &Log) -> io::Result<Opened> {
         let dir = self.dir.join(directory_name(path));
         let wrong = |error: io::Error| io::Error::new(error.kind(), format!("journal {}: {error}", dir.display()));
-        fs::create_dir_all(&dir).map_err(wrong)?;
+        create_dir(&dir).map_err(wrong)?;
         let found = recover::recover(&dir, log).map_err(wrong)?;
         let last = log.last();
         let numbered_here = found.own.is_some() && found.own == last.map(|last| last.epoch);
         let continues = numbered_here && found.damage.is_none() && identity::may_continue(&dir, &self.machine);
-        let vitals = Arc::new(Vitals::new(self.sync.to_string()));
+        let vitals = Arc::new(Vitals::new(self.sync.to_string(), self.sync == SyncPolicy::Always));
         let journal = Journal::open(dir.clone(), self, &found, log, vitals.clone()).map_err(wrong)?;
         Ok(Opened { journal, found, continues, vitals })
     }
+}
+
+/// For nobody else's eyes: payloads will be in it. One that is there already is left as it is.
+fn create_dir(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 /// A topic's path as the name of a directory: letters, digits, `-` and `_` stand for themselves.
