@@ -1,6 +1,7 @@
 //! Runs a plan: builds the topic, starts what supplies it and what serves it, and ends them in order.
 
 mod balancing;
+mod doors;
 mod journaling;
 
 use self::journaling::Past;
@@ -11,7 +12,7 @@ use crate::{
     matcher::{Match, MatchStage},
     net::Dialer,
     plan::{Plan, Producer},
-    proto::{admin::rates, listen, print, shard::Shards},
+    proto::{print, shard::Shards},
     site::Site,
     source::{
         cursor::CursorFile,
@@ -29,18 +30,22 @@ use crate::{
     token::{self, Keys},
     topic::{Policy, Stage, Topic},
 };
-use std::{fmt, fs, io, path::Path, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 use tokio::{
-    net::TcpListener,
     sync::watch,
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
-use tracing::{error, info};
+use tracing::error;
 use url::Url;
 
 /// How long a consumer waits at the end of a stream until its upstream has heard that it has everything.
 const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// How long a listener may take to let in who is at the door already.
+const LAST_IN: Duration = Duration::from_secs(1);
+/// How long requests that have come may take to be answered when the readers are gone.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Why a run ended, as `main` turns it into an exit code.
 #[derive(Debug, PartialEq)]
@@ -106,10 +111,10 @@ pub async fn run(
     let (stop, stopped) = watch::channel(false);
     // Goes on during a drain, so that readiness can be asked then, too.
     let (_open, never) = watch::channel(false);
-    listen_all(&site, &plan, stopped, never).await?;
+    let listening = doors::open_all(&site, &plan, stopped, never).await?;
     let mut running = Running { plan: &plan, site: &site, topic, past, identity, shutdown };
     let exit = running.until_end().await?;
-    running.drain(&stop, &exit).await;
+    running.drain(&stop, listening, &exit).await;
     running.topic.log.close();
     Ok(exit)
 }
@@ -161,58 +166,6 @@ fn build_stage(stage: &StageArg) -> Result<Box<dyn Stage>, String> {
         StageArg::Dedupe(pointer) => Box::new(Dedupe::new(pointer.clone())),
         StageArg::HopPrefix => Box::new(Prefix::new()),
     })
-}
-
-/// Listens for readers until `stopped`, and for those who look inside at a place of their own, if there is one.
-async fn listen_all(
-    site: &Arc<Site>,
-    plan: &Plan,
-    stopped: watch::Receiver<bool>,
-    never: watch::Receiver<bool>,
-) -> Result<(), StartError> {
-    let mut urls = Vec::new();
-    if let Some((host, port)) = &plan.admin {
-        let (listeners, url) = bind(site, host, *port).await?;
-        site.inside.move_to(listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?);
-        spawn_listeners(site, listeners, &never);
-        info!(url = %format!("{url}/-/"), "inside");
-        urls.push(format!("{url}/-/\n"));
-    }
-    if let Some(serve) = &plan.serve {
-        let (listeners, url) = bind(site, &serve.host, serve.port).await?;
-        spawn_listeners(site, listeners, &stopped);
-        let url = format!("{url}{}", serve.path);
-        info!(%url, "serving");
-        urls.insert(0, format!("{url}\n"));
-        if let Some(file) = &serve.ready_file {
-            write_whole(file, &urls.concat())?;
-        }
-    }
-    if !urls.is_empty() {
-        tokio::spawn(rates::run(site.clone()));
-    }
-    Ok(())
-}
-
-async fn bind(site: &Site, host: &str, port: u16) -> Result<(Vec<TcpListener>, String), StartError> {
-    let listeners = listen::bind(host, port).await?;
-    let port = listeners.first().map_or(Ok(port), |first| first.local_addr().map(|address| address.port()))?;
-    let host = if host.is_empty() { "localhost" } else { host };
-    let scheme = if site.tls.is_some() { "https" } else { "http" };
-    Ok((listeners, format!("{scheme}://{host}:{port}")))
-}
-
-fn spawn_listeners(site: &Arc<Site>, listeners: Vec<TcpListener>, stop: &watch::Receiver<bool>) {
-    for listener in listeners {
-        tokio::spawn(listen::run(site.clone(), listener, stop.clone()));
-    }
-}
-
-/// By rename: who waits for the file finds it whole.
-fn write_whole(path: &Path, text: &str) -> Result<(), StartError> {
-    let temporary = path.with_extension("tmp");
-    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
-    written.map_err(|error| StartError(format!("write {}: {error}", path.display())))
 }
 
 struct Running<'a> {
@@ -418,7 +371,7 @@ impl Running<'_> {
     }
 
     /// No new connections; the readers get what is there and a goodbye.
-    async fn drain(&self, stop: &watch::Sender<bool>, exit: &Exit) {
+    async fn drain(&self, stop: &watch::Sender<bool>, listening: JoinSet<()>, exit: &Exit) {
         self.site.set_ready(false);
         if self.plan.serve.is_none() {
             return;
@@ -428,12 +381,13 @@ impl Running<'_> {
             self.wait_for_pins().await;
         }
         stop.send_replace(true);
+        let _ = timeout(LAST_IN, listening.join_all()).await;
         if *exit == Exit::Done {
             let _ = timeout(self.plan.drain_timeout, self.readers_gone()).await;
         }
-        if self.site.readers() > 0 {
-            self.site.drain(self.plan.drain_spread);
-            let _ = timeout(self.plan.drain_spread + self.plan.drain_timeout, self.readers_gone()).await;
+        self.site.drain(self.plan.drain_spread);
+        if timeout(self.plan.drain_spread + self.plan.drain_timeout, self.readers_gone()).await.is_ok() {
+            let _ = timeout(LAST_ANSWERS.min(self.plan.drain_timeout), self.connections_gone()).await;
         }
     }
 
@@ -454,7 +408,14 @@ impl Running<'_> {
     }
 
     async fn readers_gone(&self) {
-        while self.site.readers() > 0 {
+        let relayed = || self.site.balancer.as_ref().map_or(0, |balancer| balancer.relayed());
+        while self.site.readers() + relayed() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn connections_gone(&self) {
+        while self.site.connections() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

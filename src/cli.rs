@@ -132,6 +132,9 @@ pub struct Serve {
     /// Write one listener URL per line once all listen
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    /// Listen beside another process on the same port: the next version of this one, which takes over
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    pub reuse_port: Option<bool>,
     /// Serve what is under /-/ (status, metrics, page) here instead; port 0 takes a free one
     #[arg(long, value_name = "H:P")]
     pub admin_address: Option<String>,

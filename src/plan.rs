@@ -35,6 +35,8 @@ pub struct Plan {
     pub serve: Option<ServePlan>,
     /// Host and port that have status, metrics and page to themselves.
     pub admin: Option<(String, u16)>,
+    /// Another process may listen on the same ports.
+    pub reuse_port: bool,
     /// What is produced, if anything.
     pub produce: Option<Producer>,
     /// What is consumed.
@@ -168,6 +170,7 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
     let mut plan = Plan {
         serve,
         admin,
+        reuse_port: args.serve.reuse_port == Some(true),
         produce,
         consume,
         consuming,

@@ -22,7 +22,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// What a listener allows.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +65,8 @@ pub struct Site {
     /// What can be seen of it.
     pub inside: Inside,
     ready: AtomicBool,
+    /// Over how long goodbyes are spread, once they are said.
+    drain: watch::Sender<Option<Duration>>,
 }
 
 /// A path in the one spelling that topics are kept by: bytes beyond ASCII escaped, escapes in capitals (RFC 3986 §6.2.2.1).
@@ -105,6 +107,7 @@ impl Site {
             repeats: Repeats::default(),
             inside: Inside::default(),
             ready: AtomicBool::new(false),
+            drain: watch::Sender::new(None),
         }
     }
 
@@ -155,8 +158,25 @@ impl Site {
 
     /// Says goodbye to every reader, spread over that long.
     pub fn drain(&self, spread: Duration) {
+        self.drain.send_replace(Some(spread));
         self.shards.drain(spread);
         self.tasks.drain(spread);
+    }
+
+    /// Resolves once the readers are told goodbye: what is asked from then on is the last on its connection.
+    pub async fn drain_begun(&self) -> Duration {
+        let mut drain = self.drain.subscribe();
+        let begun = drain.wait_for(Option::is_some).await.ok().and_then(|spread| *spread);
+        match begun {
+            Some(spread) => spread,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Resolves when it is a relayed stream's turn to end in a drain.
+    pub async fn turn_to_leave(&self) {
+        let spread = self.drain_begun().await;
+        tokio::time::sleep(spread.mul_f64(rand::random::<f64>())).await;
     }
 
     /// Forgets what is too old, also where no reader moves anything.

@@ -4,7 +4,7 @@ use super::{Running, StartError};
 use crate::{
     balance::{Balancer, NEWS, members::Members, pool::Pool, stream::Reading},
     files::{Check, Watched},
-    id::{Epoch, Since},
+    id::Epoch,
     log::{Limits, Log, Numbering},
     net::Dialer,
     plan::Plan,
@@ -48,7 +48,7 @@ pub fn start_reading(running: &Running, dialer: &Dialer) -> Option<watch::Receiv
     let balancer = site.balancer.clone().filter(|_| plan.streams())?;
     let url = &plan.balance.as_ref()?.members.first()?.url;
     // Its end is the topic's only where all of them say so.
-    let feed = Feed::new(running.topic.clone(), plan.keeps_ids(), false, Marks::default(), Some(Since::Oldest));
+    let feed = Feed::new(running.topic.clone(), plan.keeps_ids(), false, Marks::default(), running.start_of(None));
     let reading = Reading { balancer, site: site.clone(), upstream: running.upstream(0, url, dialer), feed };
     let (connected, first) = watch::channel(false);
     tokio::spawn(reading.run(connected));

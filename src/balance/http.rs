@@ -13,6 +13,7 @@ use super::{
 use crate::{
     net::Connection,
     proto::subscribe::{Refusal, is_upgrade},
+    site::Site,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, combinators::UnsyncBoxBody};
@@ -44,13 +45,13 @@ type Outbound = UnsyncBoxBody<Bytes, hyper::Error>;
 /// # Errors
 /// The refusal to answer with: 503 when no back end answers.
 pub async fn forward(
+    site: &Arc<Site>,
     balancer: &Arc<Balancer>,
     parts: Parts,
     body: Incoming,
     upgrade: OnUpgrade,
-    tls: bool,
 ) -> Result<Response<Relayed>, Refusal> {
-    let wants_upgrade = is_upgrade(&parts.headers);
+    let (wants_upgrade, tls) = (is_upgrade(&parts.headers), site.tls.is_some());
     let mut fields = headers::for_backend(&parts.headers, Arrival::of(&parts, tls));
     if wants_upgrade {
         fields.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -58,7 +59,7 @@ pub async fn forward(
     }
     let (response, held) = answered(balancer, &parts, fields, body, tls).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS && wants_upgrade {
-        return Ok(switch(response, held, upgrade, balancer.settings.idle_timeout));
+        return Ok(switch(site.clone(), balancer.clone(), response, held, upgrade));
     }
     let (mut head, body) = response.into_parts();
     headers::strip(&mut head.headers);
@@ -67,7 +68,7 @@ pub async fn forward(
 
 /// What lasts as long as the answer: the hold on the back end, and whoever drives its connection.
 struct Held {
-    _lease: Lease,
+    lease: Lease,
     driver: JoinHandle<()>,
 }
 
@@ -107,7 +108,7 @@ async fn answered(
                     if let Some(cookie) = search.cookie(&lease, tls) {
                         response.headers_mut().append(header::SET_COOKIE, cookie);
                     }
-                    return Ok((response, Held { _lease: lease, driver }));
+                    return Ok((response, Held { lease, driver }));
                 }
                 driver.abort();
             }
@@ -157,18 +158,23 @@ async fn exchange(
 
 /// Both sides become a WebSocket.
 fn switch(
+    site: Arc<Site>,
+    balancer: Arc<Balancer>,
     mut response: Response<Incoming>,
     held: Held,
     client: OnUpgrade,
-    idle: Option<Duration>,
 ) -> Response<Relayed> {
     let backend = hyper::upgrade::on(&mut response);
     let (mut head, _) = response.into_parts();
     tokio::spawn(async move {
-        if let (Ok(client), Ok(backend)) = tokio::join!(client, backend) {
-            let _ = splice::between(TokioIo::new(client), TokioIo::new(backend), Ways::Both, idle).await;
+        let (Ok(client), Ok(backend)) = tokio::join!(client, backend) else { return };
+        let _relayed = balancer.count_relay();
+        let idle = balancer.settings.idle_timeout;
+        tokio::select! {
+            _ = splice::between(TokioIo::new(client), TokioIo::new(backend), Ways::Both, idle) => {}
+            () = held.lease.has_aged() => {}
+            () = site.turn_to_leave() => {}
         }
-        drop(held);
     });
     headers::strip(&mut head.headers);
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));

@@ -104,6 +104,7 @@ pub struct Balancer {
     /// The path under which a topic of the back ends is served; `None` where they are whole servers.
     path: Option<String>,
     mode: watch::Sender<Mode>,
+    relayed: Arc<()>,
 }
 
 impl Balancer {
@@ -115,7 +116,7 @@ impl Balancer {
         if let Some(checks) = settings.checks.clone() {
             tokio::spawn(health::run(pool.clone(), checks, dialer.clone()));
         }
-        Balancer { pool, settings, dialer, path: of_topics.then(|| path.to_owned()), mode }
+        Balancer { pool, settings, dialer, path: of_topics.then(|| path.to_owned()), mode, relayed: Arc::new(()) }
     }
 
     /// Whether a request goes to a back end. What is under `/-/` is ours; of a topic that is served from here, only what
@@ -151,9 +152,19 @@ impl Balancer {
         known.ok().and_then(Result::ok).map_or(Mode::Undecided, |mode| *mode)
     }
 
+    /// Streams that are relayed now.
+    pub fn relayed(&self) -> usize {
+        Arc::strong_count(&self.relayed) - 1
+    }
+
+    /// One more, for as long as this is held.
+    fn count_relay(&self) -> Arc<()> {
+        self.relayed.clone()
+    }
+
     /// For the status.
     pub fn describe(&self) -> Value {
-        json!({ "mode": self.mode().name(), "policy": self.pool.habits().policy.to_string(), "backends": self.pool.describe() })
+        json!({ "mode": self.mode().name(), "policy": self.pool.habits().policy.to_string(), "relayed": self.relayed(), "backends": self.pool.describe() })
     }
 
     /// The request target at a back end.

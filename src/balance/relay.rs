@@ -66,6 +66,7 @@ pub async fn serve(
         Ok(asked) => asked,
         Err(refusal) => return listen::refuse(&mut client, &refusal, false).await,
     };
+    let _relayed = balancer.count_relay();
     client.write_all(&answer.to_bytes()).await?;
     let settings = &balancer.settings;
     let relayed = async {
@@ -83,6 +84,7 @@ pub async fn serve(
     tokio::select! {
         ended = relayed => ended,
         () = lease.has_aged() => Ok(()),
+        () = site.turn_to_leave() => Ok(()),
     }
 }
 

@@ -58,7 +58,7 @@ pub async fn serve(
     let (http2, door) = (stream.is_http2(), Door(stream.socket().local_addr().ok()));
     let io = TokioIo::new(Rewound { early, stream });
     let permit: Permit = Arc::new(Mutex::new(Some(permit)));
-    let timeout = site.rules.handshake_timeout;
+    let (timeout, closing) = (site.rules.handshake_timeout, site.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer.ip()));
         request.extensions_mut().insert(door);
@@ -69,11 +69,23 @@ pub async fn serve(
         let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         server.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_FIELDS);
         server.keep_alive_interval(PING_EVERY);
-        return server.serve_connection(io, service).await.map_err(io::Error::other);
+        let connection = server.serve_connection(io, service);
+        tokio::pin!(connection);
+        tokio::select! {
+            ended = &mut connection => return ended.map_err(io::Error::other),
+            _ = closing.drain_begun() => connection.as_mut().graceful_shutdown(),
+        }
+        return connection.await.map_err(io::Error::other);
     }
     let mut server = hyper::server::conn::http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(timeout).max_buf_size(64 << 10);
-    server.serve_connection(io, service).with_upgrades().await.map_err(io::Error::other)
+    let connection = server.serve_connection(io, service).with_upgrades();
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = &mut connection => return ended.map_err(io::Error::other),
+        _ = closing.drain_begun() => Pin::new(&mut *connection).graceful_shutdown(),
+    }
+    connection.await.map_err(io::Error::other)
 }
 
 async fn respond(site: Arc<Site>, request: Request<Incoming>, permit: Permit, peer: SocketAddr) -> Response<Body> {
@@ -103,7 +115,7 @@ async fn route(
         return Ok(json_answer(StatusCode::OK, answer.headers, answer.body));
     }
     if let Some(balancer) = site.relay(&parts).await {
-        let response = balance::http::forward(balancer, parts, body, upgrade, site.tls.is_some()).await?;
+        let response = balance::http::forward(&site, balancer, parts, body, upgrade).await?;
         return Ok(response.map(BodyExt::boxed_unsync));
     }
     if let Some(wire) = subscribe::wanted_wire(&parts) {

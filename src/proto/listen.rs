@@ -4,7 +4,9 @@
 //! were read already. Handshakes run in a task each, under a deadline, so that a slow one delays nobody.
 
 use super::{
-    auth, http, secure,
+    auth,
+    bind::{self, Succession},
+    http, secure,
     shard::Reader,
     subscribe::{self, Peer, Refusal, Subscription},
     wire::Wire,
@@ -16,7 +18,7 @@ use std::{any::Any, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Semaphore, watch},
     time::{Instant, timeout, timeout_at},
 };
 use tracing::debug;
@@ -27,42 +29,58 @@ const MAX_HEAD: usize = 32 << 10;
 const MAX_FIELDS: usize = 100;
 /// Connections that are told to come back later, at once; more are closed without a word.
 const MAX_REFUSALS: usize = 128;
+/// Who waits to be let in is seen within this time.
+const WAITING: Duration = Duration::from_millis(5);
+/// Nobody came for so long behind the last one that could: the socket may close. Shorter than what TCP waits before it
+/// knocks again (a second).
+const HUSHED: Duration = Duration::from_millis(100);
 
-/// Accepts until the listener's `stop` turns true.
-pub async fn run(site: Arc<Site>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-    let refusals = Arc::new(tokio::sync::Semaphore::new(MAX_REFUSALS));
+/// Accepts until the listener's `stop` turns true, and then whoever has got through already.
+pub async fn run(site: Arc<Site>, listener: TcpListener, mut stop: watch::Receiver<bool>, succession: Succession) {
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => break,
         };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok((stream, peer)) => let_in(&site, stream, peer, &refusals),
             Err(error) => {
                 debug!(%error, "accept");
                 // Out of descriptors, most likely: others must end first.
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
             }
-        };
-        match site.slots.clone().try_acquire_owned() {
-            Ok(permit) => {
-                let site = site.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = greet(site, stream, peer, Box::new(permit)).await {
-                        debug!(%peer, %error, "connection refused");
-                    }
-                });
-            }
-            // Nothing can be said in plain text there.
-            Err(_) if site.tls.is_some() => {}
-            Err(_) => {
-                if let Ok(turn) = refusals.clone().try_acquire_owned() {
-                    tokio::spawn(async move {
-                        let _ = timeout(Duration::from_secs(2), turn_away(stream)).await;
-                        drop(turn);
-                    });
+        }
+    }
+    let patience = match succession {
+        Succession::Inherited => return,
+        Succession::None => WAITING,
+        Succession::Beside => bind::hush(&listener).map_or(WAITING, |()| HUSHED),
+    };
+    while let Ok(Ok((stream, peer))) = timeout(patience, listener.accept()).await {
+        let_in(&site, stream, peer, &refusals);
+    }
+}
+
+/// Greets a connection in a task of its own, if there may be one more.
+fn let_in(site: &Arc<Site>, stream: TcpStream, peer: SocketAddr, refusals: &Arc<Semaphore>) {
+    match site.slots.clone().try_acquire_owned() {
+        Ok(permit) => {
+            let site = site.clone();
+            tokio::spawn(async move {
+                if let Err(error) = greet(site, stream, peer, Box::new(permit)).await {
+                    debug!(%peer, %error, "connection refused");
                 }
+            });
+        }
+        // Nothing can be said in plain text there.
+        Err(_) if site.tls.is_some() => {}
+        Err(_) => {
+            if let Ok(turn) = refusals.clone().try_acquire_owned() {
+                tokio::spawn(async move {
+                    let _ = timeout(Duration::from_secs(2), turn_away(stream)).await;
+                    drop(turn);
+                });
             }
         }
     }
@@ -296,57 +314,4 @@ pub fn parse_head(bytes: &[u8]) -> io::Result<Option<(Parts, usize)>> {
     }
     let (parts, ()) = builder.body(()).map_err(|error| invalid(&error))?.into_parts();
     Ok(Some((parts, len)))
-}
-
-/// Tries for a free port that both address families have.
-const FREE_PORT_TRIES: usize = 20;
-
-/// Binds with a deep backlog. `localhost` is both address families, and needs no `/etc/hosts` (RFC 6761).
-///
-/// # Errors
-/// What was attempted on which address.
-pub async fn bind(host: &str, port: u16) -> io::Result<Vec<TcpListener>> {
-    let addresses = crate::net::resolve(host, port).await?;
-    let mut tries = if port == 0 { FREE_PORT_TRIES } else { 1 };
-    loop {
-        tries -= 1;
-        match bind_all(&addresses) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
-            done => return done,
-        }
-    }
-}
-
-/// All on one port; a machine may lack one of the families.
-fn bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
-    let mut listeners: Vec<TcpListener> = Vec::new();
-    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in addresses {
-        let port =
-            listeners.first().map_or(Ok(address.port()), |first| first.local_addr().map(|bound| bound.port()))?;
-        let address = SocketAddr::new(address.ip(), port);
-        match bind_one(address) {
-            Ok(listener) => listeners.push(listener),
-            Err(error) => {
-                let taken = matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied);
-                failure = io::Error::new(error.kind(), format!("listen on {address}: {error}"));
-                if taken {
-                    return Err(failure);
-                }
-            }
-        }
-    }
-    if listeners.is_empty() { Err(failure) } else { Ok(listeners) }
-}
-
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(4096)?;
-    TcpListener::from_std(socket.into())
 }

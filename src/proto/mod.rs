@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod auth;
+pub mod bind;
 pub mod cloudevents;
 pub mod history;
 pub mod http;
