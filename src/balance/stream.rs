@@ -167,7 +167,7 @@ impl Reading {
                 opened = Some(Instant::now());
                 info!(upstream = %name, "connected");
                 lease.succeeded();
-                health.turn(State::Connected);
+                health.opened(State::Connected);
                 balancer.decide(Mode::Stream);
                 connected.send_replace(true);
             };
