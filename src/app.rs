@@ -318,9 +318,9 @@ impl Running<'_> {
                     Ok(keep_open)
                 }
                 Producer::File(path, framing, keep_open) => {
-                    let open = tokio::fs::File::open(&path).await;
-                    let file = open.map_err(|e| io::Error::new(e.kind(), format!("open {}: {e}", path.display())))?;
-                    lines::run(&topic, file, framing, max).await?;
+                    let of_file = |e: io::Error| io::Error::new(e.kind(), format!("read {}: {e}", path.display()));
+                    let file = tokio::fs::File::open(&path).await.map_err(of_file)?;
+                    lines::run(&topic, file, framing, max).await.map_err(of_file)?;
                     Ok(keep_open)
                 }
                 Producer::Exec(command, framing, keep_open) => {

@@ -13,9 +13,8 @@ use crate::{
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, parser::ValueSource};
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-const EXAMPLES: &str = "\
-Examples:
-  wsevent
+/// Three lines to begin with.
+pub const EXAMPLES: &str = "  wsevent
       dummy events on ws://localhost:8080/events, ten a second
   wsevent --consume ws://localhost:8080/events --serve localhost:9090/copy
       a hop: the same events, ids and all, on another URL
@@ -25,22 +24,34 @@ Examples:
 An event URL is a topic: read it with any WebSocket client, with curl, or with
   wsevent --consume ws://localhost:8080/events --no-serve";
 
-const MORE: &str = "\
-Environment: every option also reads WSEVENT_<OPTION>, for instance WSEVENT_HISTORY. SERVE_ENDPOINT, SERVE_ADDRESS,
+/// How options get their values.
+pub const ENVIRONMENT: &str = "\
+every option also reads WSEVENT_<OPTION>, for instance WSEVENT_HISTORY. SERVE_ENDPOINT, SERVE_ADDRESS,
 SERVE_PATH, CONSUME_ENDPOINT, CONSUME_ADDRESS, CONSUME_PATH and NO_PRODUCE keep their names. An option beats the
-environment, which beats the config file. Options may be spelled with one hyphen: -serve-address localhost:8080.
+environment, which beats the config file. Options may be spelled with one hyphen: -serve-address localhost:8080.";
 
-Exit codes: 0 done, 1 failed, 2 usage, 69 upstream unreachable, 76 the answer was no stream, 77 refused,
-78 configuration, 124 timed out, 128+n ended by signal n.
+/// How a process ends.
+pub const EXIT_CODES: &str = "\
+0 done, 1 failed, 2 usage, 69 upstream unreachable, 76 the answer was no stream, 77 refused,
+78 configuration, 124 timed out, 128+n ended by signal n.";
 
-Durations: 500ms 2s 5m 1h. Sizes: 64KiB 1MiB, a bare number is bytes.";
+/// How values are typed.
+pub const UNITS: &str = "Durations: 500ms 2s 5m 1h. Sizes: 64KiB 1MiB, a bare number is bytes.";
+
+fn examples() -> String {
+    format!("Examples:\n{EXAMPLES}")
+}
+
+fn everything_else() -> String {
+    format!("{}\n\nEnvironment: {ENVIRONMENT}\n\nExit codes: {EXIT_CODES}\n\n{UNITS}", examples())
+}
 
 /// Event streaming without a broker: an event URL is a topic.
 ///
 /// One program that produces, forwards or consumes event streams, by its options. Chain instances in a shell or in
 /// containers: the reader of one topic is the source of the next.
 #[derive(Parser, Debug, Clone, Default)]
-#[command(name = "wsevent", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{MORE}"))]
+#[command(name = "wsevent", version, after_help = examples(), after_long_help = everything_else())]
 #[command(max_term_width = 100, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 #[allow(missing_docs)]
 pub struct Args {
@@ -50,7 +61,7 @@ pub struct Args {
     pub serve: Serve,
     #[command(flatten, next_help_heading = "TLS")]
     pub tls: Tls,
-    #[command(flatten, next_help_heading = "Access: without any of these, whoever can connect may read")]
+    #[command(flatten, next_help_heading = "Access (without any of these, whoever can connect may read)")]
     pub keys: Keys,
     #[command(flatten, next_help_heading = "Consume")]
     pub consume: Consume,

@@ -10,7 +10,7 @@
 //! | words | [`id`] positions · [`units`] durations and sizes |
 //! | core: no sockets, no flags, no protocol names | [`event`] events, batches · [`pins`] who may hold whom · [`log`] the window · [`recorder`] who keeps it · [`tally`] what became of readers · [`topic`] stages + log · [`matcher`] field equality · [`audience`] who may see what |
 //! | edges | [`link`] what instances say to each other · [`journal`] windows on disk · [`net`], [`tls`], [`sys`] connections · [`files`] what may change · [`token`] who may do what · [`stage`] · [`source`] what supplies a topic · [`proto`] how readers are served · [`balance`] back ends behind one URL · [`site`] what a process serves |
-//! | meaning | [`cli`] what was typed · [`plan`] what was meant |
+//! | meaning | [`cli`] what was typed · [`plan`] what was meant · [`manual`] the page about it |
 //! | run | [`app`] a plan · [`trace`] a look at a chain |
 //!
 //! Invariants: only the log gives positions; an entry never changes after append, its encodings only fill; a stage
@@ -28,6 +28,7 @@ pub mod id;
 pub mod journal;
 pub mod link;
 pub mod log;
+pub mod manual;
 pub mod matcher;
 pub mod net;
 pub mod pins;

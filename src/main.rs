@@ -12,6 +12,7 @@ use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::Subscriber
 use wsevent::{
     app::{self, Exit},
     cli::{self, Args, Command, LogFormat, Rejected},
+    manual,
     net::{Dialer, redacted},
     plan,
     proto::admin::fetch::Silence,
@@ -192,7 +193,7 @@ fn print_definitions(command: &Command) {
             clap_complete::generate(*shell, &mut definitions, "wsevent", &mut out);
             Ok(())
         }
-        Command::Man => clap_mangen::Man::new(definitions).render(&mut out),
+        Command::Man => manual::render(definitions, &mut out),
         Command::CheckToken { .. } | Command::Trace(_) => Ok(()),
     };
     let _ = printed.and_then(|()| io::stdout().write_all(&out));

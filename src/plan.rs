@@ -166,6 +166,9 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
     let policy = policy(args, &produce, accept_publish);
     let limits = &args.limits;
     let (max_message, second) = (limits.max_message.unwrap_or(1 << 20), Duration::from_secs(1));
+    if max_message == 0 || limits.max_connections == Some(0) {
+        return refuse("--max-message and --max-connections are at least 1: with 0 nobody would be served");
+    }
     let max_connections = limits.max_connections.unwrap_or_else(|| open_files.saturating_sub(64).max(16));
     let mut plan = Plan {
         serve,
@@ -289,7 +292,7 @@ fn some(text: &str) -> Option<String> {
 fn split_address(address: &str) -> Planned<(String, u16)> {
     let wrong = || Refusal(format!("`{address}` is not a host and port: type for instance localhost:8080 or :8080"));
     let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
-    if host.contains(':') && !host.starts_with('[') {
+    if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
         return refuse(format!("`{address}` is ambiguous: put an IPv6 host in brackets, as in [::1]:8080"));
     }
     Ok((host.to_owned(), port.parse().map_err(|_| wrong())?))

@@ -7,7 +7,7 @@ const LAYERS: [&[&str]; 5] = [
     &["id", "units"],
     &["event", "pins", "log", "recorder", "tally", "topic", "matcher", "audience"],
     &["link", "journal", "net", "sys", "files", "tls", "token", "stage", "site", "proto", "source", "balance"],
-    &["cli", "plan"],
+    &["cli", "manual", "plan"],
     &["app", "trace"],
 ];
 

@@ -845,7 +845,7 @@ fn the_man_page_is_well_formed() {
     let page = Wsevent::line("man").run();
     assert_eq!(page.code, 0, "{}", page.stderr);
     assert!(page.stdout.contains(".TH wsevent 1"), "{}", &page.stdout[..200]);
-    for option in ["serve\\-address", "cursor\\-file", "Exit codes", "Examples"] {
+    for option in ["serve\\-address", "cursor\\-file", "EXIT STATUS", "EXAMPLES", "ENVIRONMENT", "wsevent trace"] {
         assert!(page.stdout.contains(option), "{option}");
     }
     let scratch = Scratch::new();

@@ -45,18 +45,18 @@ const FRAMINGS: [Framing; 3] = [Framing::Line, Framing::Nul, Framing::Json];
 fn cut(bytes: &[u8], framing: Framing, step: usize) -> Vec<Vec<u8>> {
     let limits = Limits { events: u64::MAX, bytes: u64::MAX, age: None };
     let log = Log::new(Numbering::Own(Epoch::new(1, 2)), limits);
-    let topic = Arc::new(Topic::new("/events".into(), log, Vec::new(), Policy::Disconnect));
+    let topic = Arc::new(Topic::new("/events".into(), log, Vec::new(), "", Policy::Disconnect));
     RUNTIME.with(|runtime| {
         let cut = lines::run(&topic, Pieces { bytes, step }, framing, MAX);
         runtime.block_on(cut).expect("memory does not fail");
     });
     let mut items = Vec::new();
     let mut cursor = 0;
-    while let Ok(next) = topic.log.read(cursor, usize::MAX, &mut items) {
-        if next == cursor {
+    while let Ok(read) = topic.log.read(cursor, usize::MAX, &mut items) {
+        if read.next == cursor {
             break;
         }
-        cursor = next;
+        cursor = read.next;
     }
     let batches = items.iter().filter_map(|item| match &item.entry {
         Entry::Batch(batch) => Some(batch),

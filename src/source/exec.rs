@@ -6,15 +6,23 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use std::{
     io,
     process::Stdio,
-    sync::{
-        Arc,
-        atomic::{AtomicI32, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard},
 };
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 /// The command's process group while it runs: also what a pipeline has started ends with us.
-static GROUP: AtomicI32 = AtomicI32::new(0);
+static GROUP: Mutex<Group> = Mutex::new(Group::Idle);
+
+enum Group {
+    Idle,
+    Runs(Pid),
+    /// We are on our way out: nothing is started any more.
+    Over,
+}
+
+fn group() -> MutexGuard<'static, Group> {
+    GROUP.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
 
 /// Runs the command in a shell until it ends; its standard error is ours.
 ///
@@ -23,20 +31,30 @@ static GROUP: AtomicI32 = AtomicI32::new(0);
 pub async fn run(topic: &Arc<Topic>, command: &str, framing: Framing, max: usize) -> io::Result<()> {
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
-    let spawned = shell.spawn();
-    let mut child = spawned.map_err(|error| io::Error::new(error.kind(), format!("run `{command}`: {error}")))?;
-    GROUP.store(child.id().map_or(0, |id| id as i32), Ordering::Release);
+    let mut child =
+        start(&mut shell).map_err(|error| io::Error::new(error.kind(), format!("run `{command}`: {error}")))?;
     if let Some(output) = child.stdout.take() {
         lines::run(topic, output, framing, max).await?;
     }
     let status = child.wait().await?;
-    GROUP.store(0, Ordering::Release);
+    *group() = Group::Idle;
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("`{command}` ended with {status}"))) }
+}
+
+/// No signal comes between the start and the note of it.
+fn start(shell: &mut Command) -> io::Result<Child> {
+    let mut group = group();
+    if let Group::Over = *group {
+        return Err(io::ErrorKind::Interrupted.into());
+    }
+    let child = shell.spawn()?;
+    *group = child.id().and_then(|id| Pid::from_raw(id as i32)).map_or(Group::Idle, Group::Runs);
+    Ok(child)
 }
 
 /// Ends the command, if one runs: called on every way out.
 pub fn end() {
-    if let Some(group) = Pid::from_raw(GROUP.swap(0, Ordering::AcqRel)) {
-        let _ = kill_process_group(group, Signal::TERM);
+    if let Group::Runs(pid) = std::mem::replace(&mut *group(), Group::Over) {
+        let _ = kill_process_group(pid, Signal::TERM);
     }
 }
