@@ -102,7 +102,8 @@ pub async fn run(
     tokio::spawn(files::watch(watched, reload));
     let site = Arc::new(site);
     tokio::spawn(site.clone().keep_house());
-    let (topic, past) = build_topic(&plan)?;
+    let (topic, mut past) = build_topic(&plan)?;
+    site.repeats.restore(&topic.path, std::mem::take(&mut past.tags));
     let topic = Arc::new(topic);
     if site.balancer.is_none() || plan.streams() {
         site.add(topic.clone());

@@ -22,9 +22,24 @@ pub struct Note {
     pub name: String,
     /// What it says.
     pub value: Bytes,
+    /// It outlives its events; else it is given back only beside them, as a [`Tag`].
+    pub lasting: bool,
 }
 
-/// The newest note of each name.
+/// A note that lives as long as the events that it was kept with.
+#[derive(Clone, Debug)]
+pub struct Tag {
+    /// What the note is called.
+    pub name: String,
+    /// What it says.
+    pub value: Bytes,
+    /// The first of its batch.
+    pub first: Id,
+    /// The last.
+    pub last: Id,
+}
+
+/// The newest lasting note of each name.
 pub type Notes = BTreeMap<String, Bytes>;
 
 /// What happens to a log.

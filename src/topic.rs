@@ -206,10 +206,23 @@ impl Topic {
 
     /// Publishes batch by batch, each when there is room for it, so that one large input overruns nobody.
     pub async fn publish_with_patience(&self, events: Vec<Event>, time: u64) -> Option<(Id, Id, usize)> {
-        let (mut ids, mut count) = (None, 0);
-        for (run, attrs) in batches(self.through_stages(events)) {
+        self.publish_patiently_noted(events, time, |_, _| None).await
+    }
+
+    /// The same with a note beside the last batch, made from the first id, where another batch has it, and the count.
+    pub async fn publish_patiently_noted(
+        &self,
+        events: Vec<Event>,
+        time: u64,
+        note: impl FnOnce(Option<&Id>, usize) -> Option<Note>,
+    ) -> Option<(Id, Id, usize)> {
+        let (mut ids, mut count, mut note) = (None::<(Id, Id)>, 0, Some(note));
+        let mut runs = batches(self.through_stages(events)).into_iter().peekable();
+        while let Some((run, attrs)) = runs.next() {
             self.log.room().await;
-            let Some(batch) = aside(&self.log, || self.log.publish(run, attrs, time)) else { continue };
+            let last = note.take_if(|_| runs.peek().is_none());
+            let note = last.and_then(|note| note(ids.as_ref().map(|(first, _)| first), count + run.len()));
+            let Some(batch) = aside(&self.log, || self.log.publish_noted(run, attrs, time, note)) else { continue };
             let (first, last) = (batch.id(0), batch.id(batch.len() - 1));
             count += batch.len();
             ids = Some((ids.map_or(first, |(first, _)| first), last));

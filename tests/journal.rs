@@ -145,6 +145,26 @@ fn an_event_keeps_its_type_time_and_audience() {
 }
 
 #[test]
+fn a_publisher_that_was_not_answered_says_it_again_under_its_key() {
+    let scratch = Scratch::new();
+    let mut hub = hub(&scratch, "").serve();
+    let post = |hub: &Running, kind: &str, key: &str, body: &str| {
+        let headers = format!("Content-Type: {kind}\r\nIdempotency-Key: {key}\r\n");
+        raw::request("POST", hub.url(), &headers, body.as_bytes())
+    };
+    let many = "application/x-ndjson";
+    let long = (0..3).map(|n| format!("\"{n}{}\"\n", "x".repeat(40_000))).collect::<String>();
+    let said = [("text/plain", "one", "1"), (many, "two", "2\n3\n"), (many, "long", &*long)];
+    let answers = said.map(|(kind, key, body)| post(&hub, kind, key, body).text());
+    hub.restart();
+    let again = said.map(|(kind, key, body)| post(&hub, kind, key, body).text());
+    assert_eq!(again, answers, "answered as before");
+    assert_eq!(post(&hub, "text/plain", "one", "another").status, 422);
+    say(&hub, "last");
+    assert_eq!(all(&hub, "last").len(), 1 + 2 + 3 + 1, "nothing is published twice");
+}
+
+#[test]
 fn a_second_process_is_refused_and_harms_nothing() {
     let scratch = Scratch::new();
     let mut first = hub(&scratch, "").serve();

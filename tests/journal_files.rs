@@ -316,7 +316,7 @@ fn what_is_too_old_leaves_the_disk_also_when_nothing_more_comes() {
 fn notes_stay_with_their_events_and_outlive_them() {
     let scratch = Scratch::new();
     let limits = Limits { bytes: 1 << 20, ..Limits::default() };
-    let note = |name: &str, value: &str| Note { name: name.into(), value: value.to_owned().into() };
+    let note = |name: &str, value: &str| Note { name: name.into(), value: value.to_owned().into(), lasting: true };
     {
         let life = Life::origin(&scratch.0, limits);
         let run = || Run::of(&[Event::new("x".repeat(10_000))]);

@@ -6,15 +6,17 @@ use crate::{
     journal::{Store, this_machine},
     log::{Log, Numbering},
     plan::Plan,
-    recorder::Notes,
+    recorder::{Notes, Tag},
     units::now_ms,
 };
 
 /// What a journal gave back beside the log.
 #[derive(Default)]
 pub struct Past {
-    /// What was noted beside the events.
+    /// What was noted for good.
     pub notes: Notes,
+    /// What was noted beside events.
+    pub tags: Vec<Tag>,
     /// Where the upstream stood whose ids were kept.
     pub upstream: Option<Id>,
     /// There were events.
@@ -37,7 +39,8 @@ pub fn build_log(plan: &Plan, path: &str) -> Result<(Log, Past), StartError> {
     log.record_to(Box::new(opened.journal), opened.vitals);
     let last = log.last();
     let upstream = last.clone().filter(|last| opened.found.own.as_ref() != Some(&last.epoch));
-    let past = Past { notes: opened.found.notes, upstream, events: log.totals().events > 0 };
+    let (notes, tags) = (opened.found.notes, opened.found.tags);
+    let past = Past { notes, tags, upstream, events: log.totals().events > 0 };
     if plan.keeps_ids() {
         return Ok((log, past));
     }

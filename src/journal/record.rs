@@ -76,7 +76,7 @@ pub fn encode(record: &Record<'_>, note: Option<&Note>, written: u64) -> Encoded
 fn put_common(out: &mut BytesMut, kind: u8, note: Option<&Note>, written: u64) {
     out.put_u8(kind);
     out.put_u64_le(written);
-    out.put_u8(note.is_some().into());
+    out.put_u8(note.map_or(0, |note| if note.lasting { 1 } else { 2 }));
     if let Some(note) = note {
         put_piece(out, note.name.as_bytes());
         put_piece(out, &note.value);
@@ -179,7 +179,7 @@ fn decode(mut body: Bytes) -> Option<Decoded> {
     let (kind, written) = (body.try_get_u8().ok()?, body.try_get_u64_le().ok()?);
     let note = match body.try_get_u8().ok()? {
         0 => None,
-        1 => Some(Note { name: text(&mut body)?, value: piece(&mut body)? }),
+        kind @ 1..=2 => Some(Note { name: text(&mut body)?, value: piece(&mut body)?, lasting: kind == 1 }),
         _ => return None,
     };
     let what = match kind {

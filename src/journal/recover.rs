@@ -13,7 +13,7 @@ use super::{
 use crate::{
     id::{Epoch, Id},
     log::Log,
-    recorder::{Notes, Recorded, Restored},
+    recorder::{Note, Notes, Recorded, Restored, Tag},
     units::now_ms,
 };
 use bytes::Bytes;
@@ -29,8 +29,10 @@ use std::{
 pub struct Found {
     /// The epoch that the log numbered itself last.
     pub own: Option<Epoch>,
-    /// The newest note of each name.
+    /// The newest lasting note of each name.
     pub notes: Notes,
+    /// What was noted beside batches, oldest first; some of these may have left the window.
+    pub tags: Vec<Tag>,
     /// What is whole, oldest first.
     pub segments: Vec<Piece>,
     /// Bytes of a torn tail that were cut off.
@@ -39,6 +41,18 @@ pub struct Found {
     pub damage: Option<Damage>,
     /// Files that were set aside, now and earlier.
     pub set_aside: u64,
+}
+
+impl Found {
+    fn take(&mut self, Note { name, value, lasting }: Note, beside: &Recorded) {
+        match beside {
+            _ if lasting => drop(self.notes.insert(name, value)),
+            Recorded::Batch(batch) => {
+                self.tags.push(Tag { name, value, first: batch.id(0), last: batch.id(batch.len() - 1) });
+            }
+            _ => {}
+        }
+    }
 }
 
 /// A segment that was read.
@@ -146,7 +160,7 @@ fn read_into(
     let (bytes, now) = (Bytes::from(fs::read(&path)?), now_ms());
     let (sound, ending) = read_segment(&bytes, &mut |decoded| {
         if let Some(note) = decoded.note {
-            found.notes.insert(note.name, note.value);
+            found.take(note, &decoded.what);
         }
         if let Recorded::Place(id, true) = &decoded.what {
             found.own = Some(id.epoch.clone());

@@ -146,7 +146,8 @@ impl Journal {
     /// Where the log stands and what was noted: what must not go with the segments that said it.
     fn standing(&self, now: u64) -> Vec<Encoded> {
         let place = self.place.iter().map(|(id, own)| record::encode(&Record::Place(id, *own), None, now));
-        let notes = self.notes.iter().map(|(name, value)| Note { name: name.clone(), value: value.clone() });
+        let notes =
+            self.notes.iter().map(|(name, value)| Note { name: name.clone(), value: value.clone(), lasting: true });
         place.chain(notes.map(|note| record::encode(&Record::Nothing, Some(&note), now))).collect()
     }
 
@@ -226,7 +227,7 @@ impl Journal {
             Record::Place(id, own) => self.place = Some(((*id).clone(), *own)),
             Record::Nothing => {}
         }
-        self.notes.extend(note.map(|note| (note.name, note.value)));
+        self.notes.extend(note.filter(|note| note.lasting).map(|note| (note.name, note.value)));
     }
 
     fn stand(&mut self, id: Id) {

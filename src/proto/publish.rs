@@ -2,12 +2,13 @@
 
 use super::{
     auth, cloudevents,
-    repeats::Turn,
+    repeats::{Kept, Turn},
     subscribe::{self, Refusal, query_pairs},
 };
 use crate::{
     audience,
     event::{Attrs, Event},
+    id::Id,
     site::Site,
     topic::Topic,
     units::now_ms,
@@ -89,8 +90,9 @@ pub async fn publish(site: &Arc<Site>, parts: &Parts, body: Incoming) -> Result<
     let body = read(body, limit, site.rules.handshake_timeout).await?;
     let events = form.read(&body, max)?;
     let post = Post { topic, events: with_attributes(events, &said), to: said.to, many: form.is_many() };
-    let Some(key) = key else { return Ok(post.publish().await) };
-    match site.repeats.begin(&post.topic, &key, post.fingerprint()) {
+    let Some(key) = key else { return Ok(post.publish(None).await) };
+    let fingerprint = post.fingerprint();
+    match site.repeats.begin(&post.topic, &key, fingerprint) {
         Turn::First => {}
         Turn::Again(answer) => return Ok(answer),
         Turn::Busy => return Err(Refusal::new(StatusCode::CONFLICT, "this Idempotency-Key is being published")),
@@ -103,7 +105,7 @@ pub async fn publish(site: &Arc<Site>, parts: &Parts, body: Incoming) -> Result<
     // Goes on though the peer hangs up: what a key stands for is published whole.
     let published = tokio::spawn(async move {
         let topic = post.topic.clone();
-        let answer = post.publish().await;
+        let answer = post.publish(Some((&key, fingerprint))).await;
         site.repeats.settle(&topic, &key, answer.clone());
         answer
     });
@@ -119,15 +121,22 @@ struct Post {
 }
 
 impl Post {
-    async fn publish(self) -> Value {
-        let published = self.topic.publish_with_patience(self.events, now_ms()).await;
-        let readers = self.topic.roll.reached(self.to.as_ref());
-        match published {
-            Some((first, last, count)) if self.many => {
-                json!({ "id": last.to_string(), "readers": readers, "first": first.to_string(), "count": count })
-            }
-            Some((_, last, _)) => json!({ "id": last.to_string(), "readers": readers }),
-            None => json!({ "id": null, "readers": readers }),
+    /// A journal keeps the key, and what is said under it, beside the events.
+    async fn publish(self, key: Option<(&str, u64)>) -> Value {
+        let Post { topic, events, to, many } = self;
+        let readers = || topic.roll.reached(to.as_ref());
+        let kept = |fingerprint, count, first: Option<&Id>| Kept {
+            fingerprint,
+            many,
+            count,
+            readers: readers(),
+            first: first.map(Id::to_string),
+        };
+        let key = key.filter(|_| topic.log.vitals().is_some());
+        let note = |first: Option<&Id>, count| key.map(|(key, said)| kept(said, count, first).note(key));
+        match topic.publish_patiently_noted(events, now_ms(), note).await {
+            Some((first, last, count)) => kept(0, count, None).answer(&first, &last),
+            None => json!({ "id": null, "readers": readers() }),
         }
     }
 

@@ -1,13 +1,15 @@
 //! What was published under an `Idempotency-Key`: who says the same again within the window gets the same answer, and
-//! nothing is published twice. Keys live as long as the events that they stand for, and not across a restart.
+//! nothing is published twice. Keys live as long as the events that they stand for; across a restart where a journal kept
+//! them beside these.
 
 use crate::{
     id::{Id, Since},
     log::Start,
+    recorder::{Note, Tag},
     topic::Topic,
     units::now_ms,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Mutex, MutexGuard},
@@ -30,6 +32,59 @@ pub enum Turn {
 #[derive(Debug, Default)]
 pub struct Repeats {
     topics: Mutex<HashMap<String, Keys>>,
+}
+
+/// What a journal's notes about keys are called, up to which one.
+const KEY: &str = "key ";
+
+/// What a journal keeps of a key: enough for the answer, once the ids are known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    /// Of what was said.
+    pub fingerprint: u64,
+    /// The answer tells the first id and the count, too.
+    pub many: bool,
+    /// Events.
+    pub count: usize,
+    /// Whom they reached.
+    pub readers: usize,
+    /// The first id, where it is not that of the batch beside which this is kept.
+    pub first: Option<String>,
+}
+
+impl Kept {
+    /// As a note beside the last batch.
+    pub fn note(&self, key: &str) -> Note {
+        let value = json!({
+            "fingerprint": self.fingerprint,
+            "many": self.many,
+            "count": self.count,
+            "readers": self.readers,
+            "first": self.first,
+        });
+        Note { name: format!("{KEY}{key}"), value: value.to_string().into(), lasting: false }
+    }
+
+    fn read(value: &[u8]) -> Option<Self> {
+        let value: Value = serde_json::from_slice(value).ok()?;
+        let number = |name: &str| value.get(name).and_then(Value::as_u64);
+        Some(Kept {
+            fingerprint: number("fingerprint")?,
+            many: value.get("many")?.as_bool()?,
+            count: number("count")? as usize,
+            readers: number("readers")? as usize,
+            first: value.get("first").and_then(Value::as_str).map(String::from),
+        })
+    }
+
+    /// What the publisher is told; the ids are those of the last batch.
+    pub fn answer(&self, first: &Id, last: &Id) -> Value {
+        if !self.many {
+            return json!({ "id": last.to_string(), "readers": self.readers });
+        }
+        let first = self.first.clone().unwrap_or_else(|| first.to_string());
+        json!({ "id": last.to_string(), "readers": self.readers, "first": first, "count": self.count })
+    }
 }
 
 /// One topic's.
@@ -66,6 +121,18 @@ impl Repeats {
             Some(entry) if entry.fingerprint != fingerprint => Turn::Another,
             Some(Entry { answer: Some((_, answer)), .. }) => Turn::Again(answer.clone()),
             Some(_) => Turn::Busy,
+        }
+    }
+
+    /// Takes back what a journal kept.
+    pub fn restore(&self, path: &str, tags: Vec<Tag>) {
+        let mut topics = self.topics();
+        let keys = topics.entry(path.to_owned()).or_default();
+        for tag in tags {
+            let (Some(key), Some(kept)) = (tag.name.strip_prefix(KEY), Kept::read(&tag.value)) else { continue };
+            let answer = Some((Some(tag.last.clone()), kept.answer(&tag.first, &tag.last)));
+            keys.by_key.insert(key.to_owned(), Entry { fingerprint: kept.fingerprint, answer });
+            keys.settled.push_back(key.to_owned());
         }
     }
 

@@ -117,7 +117,7 @@ impl Feed {
     /// For the journal: the upstream stands here.
     fn noted(&self, place: impl FnOnce() -> Option<Place>) -> Option<Note> {
         let name = self.place.clone().filter(|_| !self.keeps)?;
-        Some(Note { name, value: place()?.to_string().into() })
+        Some(Note { name, value: place()?.to_string().into(), lasting: true })
     }
 
     fn noted_foreign(&self) -> Option<Note> {
