@@ -7,7 +7,12 @@ mod balance;
 pub use balance::{Balance, BalanceMode};
 
 use crate::{
-    id::Since, journal::SyncPolicy, proto::print::Output, source::lines::Framing, stage::flow::Rate, topic::Policy,
+    id::Since,
+    journal::SyncPolicy,
+    proto::{cloudevents::Envelope, print::Output},
+    source::lines::Framing,
+    stage::flow::Rate,
+    topic::Policy,
     units,
 };
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, parser::ValueSource};
@@ -140,6 +145,9 @@ pub struct Serve {
     /// Let pages of this origin read, too; `*` is all (repeat)
     #[arg(long, value_name = "ORIGIN")]
     pub allow_origin: Vec<String>,
+    /// Tell each event in an envelope: cloudevents
+    #[arg(long, value_name = "FORM")]
+    pub envelope: Option<Envelope>,
     /// Write one listener URL per line once all listen
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,

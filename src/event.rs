@@ -263,8 +263,9 @@ impl Seqs {
     }
 }
 
-/// How many encodings a batch can cache beside its frames.
+/// How many encodings a batch can cache beside its frames: the common ones, and those that few ask for.
 pub const FORMS: usize = 3;
+const RARE_FORMS: usize = 3;
 
 /// Events that arrived together: the unit of publish, of the log, of encoding and of a write. Never changes once it is
 /// in a log; its encodings only fill.
@@ -276,6 +277,7 @@ pub struct Batch {
     run: Run,
     attrs: Box<[(u32, Arc<Attrs>)]>,
     forms: [OnceLock<Bytes>; FORMS],
+    rare: OnceLock<Box<[OnceLock<Bytes>; RARE_FORMS]>>,
 }
 
 impl Batch {
@@ -283,7 +285,7 @@ impl Batch {
     /// published, in Unix milliseconds.
     pub fn new(epoch: Epoch, seqs: Seqs, time: u64, run: Run, attrs: Vec<(u32, Arc<Attrs>)>) -> Self {
         debug_assert!(!run.is_empty());
-        Batch { epoch, seqs, time, run, attrs: attrs.into(), forms: Default::default() }
+        Batch { epoch, seqs, time, run, attrs: attrs.into(), forms: Default::default(), rare: OnceLock::new() }
     }
 
     /// Who numbered these events.
@@ -379,7 +381,8 @@ impl Batch {
 
     /// The encoding in the given slot, made by the first who asks.
     pub fn form(&self, slot: usize, encode: impl FnOnce(&Batch) -> Bytes) -> &Bytes {
-        self.forms[slot].get_or_init(|| encode(self))
+        let rare = || &self.rare.get_or_init(Box::default)[slot - FORMS];
+        self.forms.get(slot).unwrap_or_else(rare).get_or_init(|| encode(self))
     }
 }
 

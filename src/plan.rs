@@ -10,7 +10,11 @@ use crate::{
     log::Limits,
     matcher::Match,
     net::redacted,
-    proto::{print::Print, shard::Tuning},
+    proto::{
+        cloudevents::Envelope,
+        print::{Output, Print},
+        shard::Tuning,
+    },
     site::{Rules, spelled},
     source::{credentials::Credentials, lines::Framing},
     stage::jq::Program,
@@ -198,6 +202,7 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
         },
         rules: Rules {
             accept_publish,
+            envelope: args.serve.envelope.is_some(),
             publish_by_right: false,
             allow_origin: args.serve.allow_origin.clone(),
             max_message,
@@ -396,7 +401,12 @@ fn printing(args: &Args, serves: bool) -> Planned<Option<Print>> {
     if let Some(program) = &print.until {
         Program::compile(program).map_err(|error| Refusal(format!("--until {error}")))?;
     }
-    Ok(Some(Print { output: print.output.unwrap_or_default(), count: print.count, until: print.until.clone() }))
+    let output = match (print.output, args.serve.envelope) {
+        (Some(_), Some(_)) => return refuse("--envelope prints one CloudEvent per line: leave --output out"),
+        (None, Some(Envelope::CloudEvents)) => Output::CloudEvents,
+        (output, None) => output.unwrap_or_default(),
+    };
+    Ok(Some(Print { output, count: print.count, until: print.until.clone() }))
 }
 
 fn consuming(args: &Args, upstreams: &[Url]) -> Planned<Consuming> {

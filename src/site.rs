@@ -35,6 +35,8 @@ pub struct Rules {
     pub allow_origin: Vec<String>,
     /// Bytes that one event may have.
     pub max_message: usize,
+    /// Whether readers get each event in a CloudEvent.
+    pub envelope: bool,
     /// For the request head to arrive and be answered.
     pub handshake_timeout: Duration,
     /// Connections at once.

@@ -1,10 +1,11 @@
 //! What is said to a hub: bodies of every kind, keys against saying it twice, CloudEvents, and what is refused.
 
 mod common;
+mod link;
 
 use common::{
     Wsevent, eventually,
-    raw::{self, Answer, Raw},
+    raw::{self, Answer, Frame, Raw, TEXT},
 };
 use serde_json::{Value, json};
 
@@ -193,4 +194,54 @@ fn pages_of_allowed_origins_may_publish_and_read_the_answer() {
     assert!(page.header("access-control-expose-headers").is_some_and(|names| names.contains("Wsevent-Position")));
     let foreign = raw::request("OPTIONS", hub.url(), &format!("{evil}{asks}"), b"");
     assert_eq!(foreign.header("access-control-allow-headers"), None);
+}
+
+#[test]
+fn cloud_events_come_out_over_a_websocket_that_asks_for_them() {
+    let hub = Wsevent::line("--no-produce").serve();
+    let asks = "Sec-WebSocket-Protocol: mqtt, cloudevents.json\r\n";
+    let (mut cloud, answer) = Raw::websocket_with(&hub.ws_url(), asks);
+    assert_eq!(answer.header("sec-websocket-protocol"), Some("cloudevents.json"));
+    let mut plain = Raw::websocket(&hub.ws_url());
+    let event = json!({"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "subject": "x", "data": {"a": 1}});
+    cloud.send_frame(&Frame::new(TEXT, event.to_string()));
+    assert_eq!(plain.read_message().expect("an event").text(), r#"{"a":1}"#);
+    let mut echo: Value = serde_json::from_str(&cloud.read_message().expect("an event").text()).expect("JSON");
+    let position = echo["wseventid"].take();
+    for (name, value) in event.as_object().expect("an object") {
+        assert_eq!(&echo[name], value, "{name}");
+    }
+    accepted(hub.url(), "", b"\xff\x00");
+    let binary: Value = serde_json::from_str(&cloud.read_message().expect("an event").text()).expect("JSON");
+    assert_eq!((&binary["data_base64"], &binary["type"]), (&json!("/wA="), &json!("message")));
+    let after = format!("{}?since={}", hub.ws_url(), position.as_str().expect("a position"));
+    let (mut resumed, _) = Raw::websocket_with(&after, asks);
+    assert_eq!(resumed.read_message().expect("an event").text(), binary.to_string());
+    cloud.send_frame(&Frame::new(TEXT, "{}"));
+    assert_eq!(cloud.read_close().map(|close| close.close_code()), Some(1007));
+}
+
+#[test]
+fn an_envelope_is_put_around_what_every_reader_gets_except_hops() {
+    let hub = Wsevent::line("--no-produce --envelope cloudevents").serve();
+    let id = accepted(hub.url(), "Event-Type: alert\r\n", r#"{"a":  1}"#)["id"].clone();
+    let is_it = |text: &str| {
+        let event: Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!((&event["type"], &event["data"], &event["wseventid"]), (&json!("alert"), &json!({"a": 1}), &id));
+        assert!(text.contains(r#""data":{"a":  1}}"#), "as it was written: {text}");
+    };
+    let since = format!("{}?since=oldest", hub.ws_url());
+    is_it(&Raw::websocket(&since).read_message().expect("an event").text());
+    is_it(&told(hub.url(), 1)[0].to_string().replace(r#"{"a":1}}"#, r#"{"a":  1}}"#));
+    let page = raw::get(hub.url()).text();
+    is_it(page.trim_start_matches('[').trim_end_matches(']'));
+    let mut sse = link::Sse::open(&format!("{}?since=oldest", hub.url()));
+    is_it(&sse.event().expect("an event").1);
+    let mut hop = link::Link::open(&since);
+    assert_eq!(hop.event().1, r#"{"a":  1}"#);
+    let consume = ["--consume", &hub.ws_url(), "--no-serve", "--since", "oldest", "--count", "1"];
+    assert_eq!(Wsevent::new(consume).run().stdout, "{\"a\":  1}\n");
+    is_it(Wsevent::new(consume).args(["--envelope", "cloudevents"]).run().stdout.trim_end());
+    let both = Wsevent::new(consume).args(["--envelope", "cloudevents", "--output", "sse"]).run();
+    assert_eq!(both.code, 2, "{}", both.stderr);
 }

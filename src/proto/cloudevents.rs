@@ -3,17 +3,40 @@
 //! `type`, `time` and `id` are an event's own attributes; all other context attributes travel beside it and come out
 //! again as they went in.
 
-use crate::event::{Attrs, Batch, Event};
+use crate::{
+    event::{Attrs, Event},
+    id::Id,
+};
 use bytes::{BufMut, Bytes, BytesMut};
 use data_encoding::BASE64;
 use jiff::Timestamp;
 use serde_json::{Map, Value, value::RawValue};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, str::FromStr, sync::Arc};
+
+/// `--envelope`: what events are told in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Envelope {
+    /// Each in a CloudEvent.
+    CloudEvents,
+}
+
+impl FromStr for Envelope {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "cloudevents" => Ok(Envelope::CloudEvents),
+            _ => Err(format!("`{text}` is not an envelope: type cloudevents")),
+        }
+    }
+}
 
 /// The media type of one.
 pub const ONE: &str = "application/cloudevents+json";
 /// The media type of an array of them.
 pub const MANY: &str = "application/cloudevents-batch+json";
+/// The WebSocket subprotocol for one per message, of the CloudEvents WebSocket binding.
+pub const SUBPROTOCOL: &str = "cloudevents.json";
 /// The `type` of an event that has none, as in an `EventSource`.
 const NO_TYPE: &str = "message";
 /// The extension attribute that holds the position, which `id` is not where the publisher gave one.
@@ -111,21 +134,20 @@ fn is_json(content: &str) -> bool {
     media.ends_with("/json") || media.ends_with("+json")
 }
 
-/// The i-th event of a batch as one.
-pub fn put(out: &mut BytesMut, batch: &Batch, i: usize, event: &Event) {
+/// An event as one; `time` is its batch's.
+pub fn put(out: &mut BytesMut, id: &Id, time: u64, event: &Event) {
     let (attrs, nothing, none) = (event.attrs.as_deref(), Attrs::default(), Map::new());
     let attrs = attrs.unwrap_or(&nothing);
     let context = attrs.context.as_ref().unwrap_or(&none);
-    let id = batch.id(i).to_string();
     let mut head = Map::new();
     head.insert("specversion".into(), "1.0".into());
-    head.insert("id".into(), attrs.id.clone().unwrap_or_else(|| id.clone()).into());
-    head.insert("source".into(), format!("urn:wsevent:{}", batch.epoch()).into());
+    head.insert("id".into(), attrs.id.clone().unwrap_or_else(|| id.to_string()).into());
+    head.insert("source".into(), format!("urn:wsevent:{}", id.epoch).into());
     head.insert("type".into(), attrs.kind.as_deref().unwrap_or(NO_TYPE).into());
-    let time = Timestamp::from_millisecond(attrs.time.unwrap_or(batch.time()) as i64);
+    let time = Timestamp::from_millisecond(attrs.time.unwrap_or(time) as i64);
     head.extend(time.ok().map(|time| ("time".to_owned(), format!("{time:.3}").into())));
     head.extend(context.clone());
-    head.insert(POSITION.into(), id.into());
+    head.insert(POSITION.into(), id.to_string().into());
     let data = data_of(event, context.get("datacontenttype").and_then(Value::as_str));
     head.entry("datacontenttype").or_insert_with(|| data.content.into());
     let head = Value::Object(head).to_string();
@@ -157,10 +179,7 @@ fn data_of(event: &Event, content: Option<&str>) -> Data {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        event::{Run, Seqs},
-        id::Epoch,
-    };
+    use crate::id::{Epoch, Seq};
     use serde_json::json;
 
     const MINIMAL: &str = r#"{"specversion":"1.0","id":"a1","source":"/sensors","type":"measured""#;
@@ -170,10 +189,8 @@ mod tests {
     }
 
     fn written(event: Event) -> Value {
-        let attrs = event.attrs.clone().map(|attrs| (0, attrs)).into_iter().collect();
-        let batch = Batch::new(Epoch::new(1, 2), Seqs::From(7), 1_700_000_000_123, Run::of([&event]), attrs);
-        let mut out = BytesMut::new();
-        put(&mut out, &batch, 0, &event);
+        let (mut out, id) = (BytesMut::new(), Id { epoch: Epoch::new(1, 2), seq: Seq::whole(7) });
+        put(&mut out, &id, 1_700_000_000_123, &event);
         serde_json::from_slice(&out).expect("JSON")
     }
 

@@ -1,7 +1,7 @@
 //! A plain GET: the retained events as one JSON array, and the long poll.
 
 use super::{
-    json,
+    cloudevents, json,
     subscribe::{self, Refusal, query_pairs},
 };
 use crate::{
@@ -29,6 +29,8 @@ const MAX_WAIT: Duration = Duration::from_secs(600);
 
 struct Ask {
     viewer: Viewer,
+    /// Each element is a CloudEvent.
+    envelope: bool,
     since: Option<Since>,
     /// A page that starts by id is oldest-first, any other newest (LINKS 9).
     forward: bool,
@@ -52,7 +54,7 @@ pub struct Page {
 pub async fn page(site: &Site, parts: &Parts) -> Result<Page, Refusal> {
     let topic = subscribe::find_topic(site, parts)?;
     subscribe::check_origin(&site.rules, &parts.headers)?;
-    let ask = Ask { viewer: subscribe::viewer(parts, false)?, ..read_ask(parts)? };
+    let ask = Ask { viewer: subscribe::viewer(parts, false)?, envelope: site.rules.envelope, ..read_ask(parts)? };
     if ask.since.is_some() {
         subscribe::wait_for_window(site, &topic).await?;
     }
@@ -67,7 +69,15 @@ pub async fn page(site: &Site, parts: &Parts) -> Result<Page, Refusal> {
 fn read_ask(parts: &Parts) -> Result<Ask, Refusal> {
     let invalid = |name: &str| Refusal::new(StatusCode::BAD_REQUEST, format!("Invalid {name}"));
     let viewer = Viewer::default();
-    let mut ask = Ask { viewer, since: None, forward: false, limit: DEFAULT_LIMIT, poll: false, wait: DEFAULT_WAIT };
+    let mut ask = Ask {
+        viewer,
+        envelope: false,
+        since: None,
+        forward: false,
+        limit: DEFAULT_LIMIT,
+        poll: false,
+        wait: DEFAULT_WAIT,
+    };
     ask.since = subscribe::wanted_start(parts)?;
     for (name, value) in query_pairs(parts) {
         match name.as_str() {
@@ -92,7 +102,8 @@ async fn wait(topic: &Topic, ask: &Ask) {
 
 #[derive(Default)]
 struct Found {
-    events: VecDeque<(Id, Event)>,
+    /// With the time of its batch.
+    events: VecDeque<(Id, u64, Event)>,
     gap: Option<Gap>,
     more: bool,
 }
@@ -108,16 +119,19 @@ impl Found {
             Some(Since::After(id)) if self.gap.is_none() => Some(id.clone()),
             _ => None,
         };
-        self.events.back().map(|(id, _)| id.clone()).or(asked).or_else(|| topic.log.last())
+        self.events.back().map(|(id, ..)| id.clone()).or(asked).or_else(|| topic.log.last())
     }
 
     fn render(self, topic: &Topic, ask: &Ask) -> Page {
         let mut body = BytesMut::from(&b"["[..]);
-        for (i, (_, event)) in self.events.iter().enumerate() {
+        for (i, (id, time, event)) in self.events.iter().enumerate() {
             if i > 0 {
                 body.put_u8(b',');
             }
-            json::put_element(&mut body, event);
+            match ask.envelope {
+                true => cloudevents::put(&mut body, id, *time, event),
+                false => json::put_element(&mut body, event),
+            }
         }
         body.put_u8(b']');
         let mut headers = HeaderMap::new();
@@ -190,7 +204,7 @@ impl Found {
                 }
                 self.events.pop_front();
             }
-            self.events.push_back((batch.id(i), event));
+            self.events.push_back((batch.id(i), batch.time(), event));
         }
     }
 }

@@ -7,7 +7,6 @@ use super::{
     publish,
     stream::{Step, Steps},
     subscribe::{self, Peer, Refusal, Subscription},
-    wire::Wire,
 };
 use crate::{balance, id::Id, link::END_TRAILER, site::Site, tls::Stream};
 use bytes::{Buf, Bytes};
@@ -177,7 +176,7 @@ fn open_stream(
         });
         return response.body(empty()).unwrap_or_default();
     }
-    debug_assert!(matches!(subscription.wire, Wire::Sse | Wire::Ndjson));
+    debug_assert!(!subscription.wire.is_websocket());
     let body = Going::On(Box::new(Steps::new(site.tasks.clone(), subscription, Some(peer))));
     let frames = stream::unfold(body, |body| async { body.next().await.map(|(frame, body)| (Ok(frame), body)) });
     response.body(StreamBody::new(frames).boxed_unsync()).unwrap_or_default()

@@ -1,6 +1,6 @@
 //! Standard output as a reader: data only, flushed per batch.
 
-use super::{json, sse};
+use super::{cloudevents, json, sse};
 use crate::{
     id::Id,
     log::{Entry, Item},
@@ -36,6 +36,8 @@ pub enum Output {
     Ndjson,
     /// Server-Sent Events.
     Sse,
+    /// One CloudEvent per line.
+    CloudEvents,
 }
 
 impl FromStr for Output {
@@ -135,7 +137,7 @@ impl Page {
                 tracing::warn!(from = %gap.from, to = %gap.to, count = ?gap.count, reason = %gap.reason, "gap");
                 match output {
                     Output::Raw => {}
-                    Output::Ndjson => self.out.put_slice(json::gap_line(gap).as_bytes()),
+                    Output::Ndjson | Output::CloudEvents => self.out.put_slice(json::gap_line(gap).as_bytes()),
                     Output::Sse => self.out.put_slice(sse::gap(gap).as_bytes()),
                 }
                 return;
@@ -158,6 +160,10 @@ impl Page {
                 }
                 Output::Ndjson => json::put_line(&mut self.out, &batch.id(i), batch.time(), &event),
                 Output::Sse => sse::put_event(&mut self.out, &batch.id(i), &event),
+                Output::CloudEvents => {
+                    cloudevents::put(&mut self.out, &batch.id(i), batch.time(), &event);
+                    self.out.put_u8(b'\n');
+                }
             }
             self.left -= 1;
             self.last = Some(batch.id(i));

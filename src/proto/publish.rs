@@ -4,6 +4,8 @@ use super::{
     auth, cloudevents,
     repeats::{Kept, Turn},
     subscribe::{self, Refusal, query_pairs},
+    wire::Wire,
+    ws::frame::{Fault, code},
 };
 use crate::{
     audience,
@@ -148,6 +150,18 @@ impl Post {
         }
         hasher.finish()
     }
+}
+
+/// What a WebSocket message says.
+///
+/// # Errors
+/// Close with 1007 for what is no CloudEvent where one is expected.
+pub fn message(wire: Wire, text: bool, payload: Bytes) -> Result<Event, Fault> {
+    if wire != Wire::CloudWs {
+        return Ok(Event { payload, text, attrs: None });
+    }
+    let wrong = |_| Fault { code: code::NOT_UTF8, reason: "message is not a CloudEvent" };
+    cloudevents::read(&payload).map_err(wrong)
 }
 
 /// # Errors

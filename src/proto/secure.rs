@@ -4,9 +4,10 @@
 
 use super::{
     listen::Opened,
+    publish,
     stream::{Step, Steps},
     subscribe::Subscription,
-    wire::{Farewell, chunked, last_chunk},
+    wire::{Farewell, Wire, chunked, last_chunk},
     ws::frame::{self, Assembler, Got},
 };
 use crate::{event::Event, site::Site, sys, tls::Stream, topic::Topic, units::now_ms};
@@ -52,7 +53,7 @@ struct Session {
     line: Line,
     steps: Steps,
     topic: Arc<Topic>,
-    websocket: bool,
+    wire: Wire,
     chunked: bool,
     may_publish: bool,
     inbound: Assembler,
@@ -73,7 +74,7 @@ impl Session {
     fn new(site: &Site, stream: Stream, subscription: Subscription, opened: Opened) -> Self {
         let Opened { head, chunked, early } = opened;
         let (topic, may_publish) = (subscription.topic.clone(), subscription.may_publish);
-        let websocket = subscription.wire.is_websocket();
+        let wire = subscription.wire;
         let peer = stream.socket().peer_addr().ok();
         let mut inbound = Assembler::new(true, site.rules.max_message);
         inbound.buf.extend_from_slice(&early);
@@ -81,7 +82,7 @@ impl Session {
             line: Line { stream, out: VecDeque::from([head]), unflushed: true },
             steps: Steps::new(site.tasks.clone(), subscription, peer).with_patience(),
             topic,
-            websocket,
+            wire,
             chunked,
             may_publish,
             inbound,
@@ -136,7 +137,7 @@ impl Session {
     fn take_input(&mut self) -> Option<Farewell> {
         let now = Instant::now();
         self.steps.hear(now);
-        if !self.websocket {
+        if !self.wire.is_websocket() {
             self.inbound.buf.clear();
             return None;
         }
@@ -144,7 +145,10 @@ impl Session {
             match self.inbound.next() {
                 Ok(None) => break None,
                 Ok(Some(Got::Message { text, payload })) if self.may_publish => {
-                    self.waiting.push(Event { payload, text, attrs: None });
+                    match publish::message(self.wire, text, payload) {
+                        Ok(event) => self.waiting.push(event),
+                        Err(fault) => break Some(Farewell::Fault(fault)),
+                    }
                 }
                 Ok(Some(Got::Message { .. })) => {}
                 Ok(Some(Got::Ping(payload))) => self.answer(&payload, now),
@@ -186,7 +190,7 @@ impl Session {
         if self.chunked {
             self.line.send(last_chunk(position).into());
         }
-        let websocket = self.websocket;
+        let websocket = self.wire.is_websocket();
         let _ = timeout(GOODBYE, self.line.close(websocket)).await;
         "done".into()
     }

@@ -24,12 +24,23 @@ pub fn events(batch: &Batch, from: usize) -> Bytes {
     out.freeze()
 }
 
-/// One event: id, type, data lines, a blank line.
-pub fn put_event(out: &mut BytesMut, id: &Id, event: &Event) {
+fn put_head(out: &mut BytesMut, id: &Id, event: &Event) {
     out.put_slice(format!("id: {id}\n").as_bytes());
     if let Some(kind) = event.attrs.as_deref().and_then(|attrs| attrs.kind.as_ref()) {
         out.put_slice(format!("event: {kind}\n").as_bytes());
     }
+}
+
+/// An event of which another text is told.
+pub fn put_text(out: &mut BytesMut, id: &Id, event: &Event, text: &[u8]) {
+    put_head(out, id, event);
+    put_data(out, text);
+    out.put_u8(b'\n');
+}
+
+/// One event: id, type, data lines, a blank line.
+pub fn put_event(out: &mut BytesMut, id: &Id, event: &Event) {
+    put_head(out, id, event);
     let exact = event.text && !event.payload.contains(&b'\r');
     if event.text {
         put_data(out, &event.payload);

@@ -1,6 +1,6 @@
 //! From a request to a stream subscription: what is asked, whether it is allowed, and the answer's head.
 
-use super::{auth, wire::Wire};
+use super::{auth, cloudevents, wire::Wire};
 use crate::{
     audience::{self, Viewer},
     balance::headers::is_forwarded,
@@ -143,12 +143,14 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
     if wire == Wire::Link || owner.is_some() {
         wait_for_window(site, &topic).await?;
     }
-    if matches!(wire, Wire::Sse) && topic.log.ended() && is_at_end(&topic, since.as_ref()) {
+    if wire == Wire::Sse && topic.log.ended() && is_at_end(&topic, since.as_ref()) {
         return Err(Refusal::new(StatusCode::NO_CONTENT, ""));
     }
+    // A hop wants the events themselves.
+    let wire = if site.rules.envelope && owner.is_none() { wire.enveloped() } else { wire };
     describe(site, &topic, wire, &mut headers);
     allow_origin(&site.rules, &parts.headers, &mut headers);
-    let may_publish = wire == Wire::Ws && auth::may_publish(site, parts);
+    let may_publish = wire.protocol() == Wire::Ws && auth::may_publish(site, parts);
     let viewer = Arc::new(viewer(parts, is_trusted_hop(site, parts, wire))?);
     let start = topic.log.seek(since.as_ref(), now_ms());
     let expires = auth::expiry(parts);
@@ -208,6 +210,10 @@ fn upgrade(parts: &Parts, headers: &mut HeaderMap) -> Result<Wire, Refusal> {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(link::SUBPROTOCOL));
         return Ok(Wire::Link);
     }
+    if has_token(asked, header::SEC_WEBSOCKET_PROTOCOL, cloudevents::SUBPROTOCOL) {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(cloudevents::SUBPROTOCOL));
+        return Ok(Wire::CloudWs);
+    }
     if has_token(asked, header::SEC_WEBSOCKET_PROTOCOL, link::PLAIN_SUBPROTOCOL) {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(link::PLAIN_SUBPROTOCOL));
     }
@@ -221,11 +227,11 @@ fn describe(site: &Site, topic: &Topic, wire: Wire, headers: &mut HeaderMap) {
             headers.insert(HeaderName::from_static(name), value);
         }
     };
-    match wire {
+    match wire.protocol() {
         Wire::Sse => put("content-type", "text/event-stream".into()),
-        Wire::Ndjson => put("content-type", "application/x-ndjson".into()),
-        Wire::Ws => return,
         Wire::Link => {}
+        Wire::Ws => return,
+        _ => put("content-type", "application/x-ndjson".into()),
     }
     put(link::VERSION_HEADER, "v1".into());
     if let Some(window) = topic.log.window() {

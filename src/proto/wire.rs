@@ -1,11 +1,11 @@
 //! How a stream reader is told things: the wire forms, and what each says at its start, for a gap and at the end.
 
 use super::{
-    json, sse,
+    cloudevents, json, sse,
     ws::{encode, frame},
 };
 use crate::{
-    event::Batch,
+    event::{Batch, put_header},
     id::Id,
     link::{END_TRAILER, GoAway, Signal},
     log::Gap,
@@ -24,10 +24,21 @@ pub enum Wire {
     Sse,
     /// One JSON object per line.
     Ndjson,
+    /// WebSocket: one CloudEvent per message (subprotocol `cloudevents.json`, `--envelope cloudevents`).
+    CloudWs,
+    /// Server-Sent Events with a CloudEvent each.
+    CloudSse,
+    /// One CloudEvent per line.
+    CloudLines,
 }
 
 /// Every wire form, in the order of [`Wire::index`].
-pub const WIRES: [Wire; 4] = [Wire::Ws, Wire::Link, Wire::Sse, Wire::Ndjson];
+pub const WIRES: [Wire; 7] =
+    [Wire::Ws, Wire::Link, Wire::Sse, Wire::Ndjson, Wire::CloudWs, Wire::CloudSse, Wire::CloudLines];
+/// The first of the batch's cache slots for forms in an envelope.
+const CLOUD_FORMS: usize = 3;
+/// The wire forms without an envelope, which come first.
+pub const PROTOCOLS: [Wire; 4] = [Wire::Ws, Wire::Link, Wire::Sse, Wire::Ndjson];
 
 impl Wire {
     /// Its place in [`WIRES`].
@@ -35,9 +46,29 @@ impl Wire {
         self as usize
     }
 
+    /// The same with each event in a CloudEvent; links stay as they are.
+    pub fn enveloped(self) -> Self {
+        match self {
+            Wire::Ws => Wire::CloudWs,
+            Wire::Sse => Wire::CloudSse,
+            Wire::Ndjson => Wire::CloudLines,
+            other => other,
+        }
+    }
+
+    /// The same without the envelope.
+    pub fn protocol(self) -> Self {
+        match self {
+            Wire::CloudWs => Wire::Ws,
+            Wire::CloudSse => Wire::Sse,
+            Wire::CloudLines => Wire::Ndjson,
+            other => other,
+        }
+    }
+
     /// WebSocket framing, plain or link.
     pub fn is_websocket(self) -> bool {
-        matches!(self, Wire::Ws | Wire::Link)
+        matches!(self.protocol(), Wire::Ws | Wire::Link)
     }
 
     /// The batch's events from index `from` on. A link's must have been announced (see [`encode`]).
@@ -49,16 +80,40 @@ impl Wire {
             (Wire::Sse, _) => sse::events(batch, from),
             (Wire::Ndjson, 0) => batch.form(json::NDJSON_FORM, |batch| json::lines(batch, 0)).clone(),
             (Wire::Ndjson, _) => json::lines(batch, from),
+            (cloud, 0) => {
+                batch.form(CLOUD_FORMS + cloud.index() - PROTOCOLS.len(), |batch| cloud.cloud_events(batch, 0)).clone()
+            }
+            (cloud, _) => cloud.cloud_events(batch, from),
         }
+    }
+
+    fn cloud_events(self, batch: &Batch, from: usize) -> Bytes {
+        let (mut out, mut one) = (BytesMut::new(), BytesMut::new());
+        for (i, event) in batch.events().skip(from) {
+            cloudevents::put(&mut one, &batch.id(i), batch.time(), &event);
+            match self.protocol() {
+                Wire::Sse => sse::put_text(&mut out, &batch.id(i), &event, &one),
+                Wire::Ndjson => {
+                    out.put_slice(&one);
+                    out.put_u8(b'\n');
+                }
+                _ => {
+                    put_header(&mut out, 0x80 | frame::op::TEXT, one.len());
+                    out.put_slice(&one);
+                }
+            }
+            one.clear();
+        }
+        out.freeze()
     }
 
     /// What a reader hears when events are lost for it, and may go on. A plain WebSocket gets the ping of a link, which
     /// it need not understand.
     pub fn gap(self, gap: &Gap) -> Bytes {
-        match self {
+        match self.protocol() {
             Wire::Ws | Wire::Link => encode::ping(&Signal::from(gap)).freeze(),
             Wire::Sse => sse::gap(gap).into(),
-            Wire::Ndjson => json::gap_line(gap).into(),
+            _ => json::gap_line(gap).into(),
         }
     }
 
@@ -66,19 +121,19 @@ impl Wire {
     /// origin's clock now, as far as this reader was told it.
     pub fn position(self, last: Option<&Id>, n: u64, ms: u64) -> Bytes {
         let next = || last.map(Id::next);
-        match self {
+        match self.protocol() {
             Wire::Ws | Wire::Link => match next() {
                 Some(next) => encode::position(next, ms, n).freeze(),
                 None => frame::control(frame::op::PING, b"").freeze(),
             },
             Wire::Sse => last.map_or_else(|| Bytes::from_static(b":\n\n"), |id| sse::position(id).into()),
-            Wire::Ndjson => Bytes::new(),
+            _ => Bytes::new(),
         }
     }
 
     /// What a reader hears first: where it stands (LINKS 7), and how soon to come back if the connection breaks.
     pub fn hello(self, last: Option<&Id>) -> Bytes {
-        match self {
+        match self.protocol() {
             Wire::Sse => [&b"retry: 1000\n"[..], &self.position(last, 0, now_ms())].concat().into(),
             _ => self.position(last, 0, now_ms()),
         }
@@ -86,7 +141,7 @@ impl Wire {
 
     /// What stands right before the close when the stream has ended (LINKS 18).
     pub fn end(self, last: Option<&Id>) -> Bytes {
-        match (self, last) {
+        match (self.protocol(), last) {
             (Wire::Link, Some(last)) => encode::ping(&Signal::End(last.clone())).freeze(),
             _ => Bytes::new(),
         }
@@ -94,7 +149,7 @@ impl Wire {
 
     /// How the server says goodbye.
     pub fn farewell(self, farewell: &Farewell) -> Bytes {
-        match (self, farewell) {
+        match (self.protocol(), farewell) {
             (Wire::Ws | Wire::Link, Farewell::Echo(frame::code::NO_STATUS)) => {
                 frame::control(frame::op::CLOSE, b"").freeze()
             }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     net::redacted,
-    proto::{shard::Hop, wire::WIRES},
+    proto::{shard::Hop, wire::PROTOCOLS},
     recorder::Vitals,
     site::Site,
     source::health::{Known, State},
@@ -115,7 +115,7 @@ fn journals(topics: &Topics, all: &mut Families) {
 
 fn readers(topics: &Topics, all: &mut Families) {
     let each = |family: &mut Family, number: fn(Sums) -> u64| {
-        for (topic, wire) in topics.iter().flat_map(|topic| WIRES.into_iter().map(move |wire| (topic, wire))) {
+        for (topic, wire) in topics.iter().flat_map(|topic| PROTOCOLS.into_iter().map(move |wire| (topic, wire))) {
             family.put(by_wire(topic, name(wire)), number(topic.tally.form(wire.index())));
         }
     };

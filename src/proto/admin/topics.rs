@@ -8,7 +8,7 @@ use crate::{
     log::{Entry, Log},
     proto::{
         shard::Hop,
-        wire::{WIRES, Wire},
+        wire::{PROTOCOLS, Wire},
     },
     recorder::Vitals,
     site::Site,
@@ -89,16 +89,16 @@ fn describe_journal(vitals: &Vitals) -> Value {
 /// A number for each wire form, by its name.
 fn by_wire(topic: &Topic, number: impl Fn(Sums) -> u64) -> Value {
     let pair = |wire: Wire| (name(wire).to_owned(), number(topic.tally.form(wire.index())).into());
-    Value::Object(WIRES.into_iter().map(pair).collect())
+    Value::Object(PROTOCOLS.into_iter().map(pair).collect())
 }
 
 /// What a wire form is called here.
 pub fn name(wire: Wire) -> &'static str {
-    match wire {
+    match wire.protocol() {
         Wire::Ws => "ws",
         Wire::Link => "link",
         Wire::Sse => "sse",
-        Wire::Ndjson => "ndjson",
+        _ => "ndjson",
     }
 }
 

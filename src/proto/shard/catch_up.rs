@@ -141,7 +141,7 @@ impl Shard {
         };
         conn.mark += (batch.len() - from) as u64;
         conn.more().since_told += bytes.len() as u64;
-        let (form, tally) = (conn.wire.index(), &self.lanes[conn.lane].topic.tally);
+        let (form, tally) = (conn.wire.protocol().index(), &self.lanes[conn.lane].topic.tally);
         tally.sent(form, 1, (batch.len() - from) as u64, bytes.len() as u64);
         self.send(key, |_| bytes)
     }

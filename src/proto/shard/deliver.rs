@@ -176,7 +176,12 @@ impl Shard {
             }
         }
         let events = shared.places.iter().map(|place| place.events).sum();
-        self.lanes[lane].topic.tally.sent(group / 4, at as u64, events, shared.joined.len() as u64);
+        self.lanes[lane].topic.tally.sent(
+            WIRES[group / 4].protocol().index(),
+            at as u64,
+            events,
+            shared.joined.len() as u64,
+        );
     }
 
     /// The socket took only `n` bytes: finish the batch it was in, then read on from behind it.
@@ -195,7 +200,7 @@ impl Shard {
         let bytes: u64 = shared.places[..=piece].iter().map(|place| place.bytes).sum();
         self.count_sent(key, events, bytes);
         let conn = &self.conns[key];
-        self.lanes[conn.lane].topic.tally.sent(conn.wire.index(), 1, events, sent as u64);
+        self.lanes[conn.lane].topic.tally.sent(conn.wire.protocol().index(), 1, events, sent as u64);
     }
 }
 

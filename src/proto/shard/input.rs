@@ -8,6 +8,7 @@ use crate::{
     event::Event,
     link::Signal,
     proto::{
+        publish,
         wire::{Farewell, Wire},
         ws::frame::{self, Got},
     },
@@ -84,7 +85,10 @@ impl Shard {
         let fault = loop {
             match inbound.next() {
                 Ok(None) => break None,
-                Ok(Some(Got::Message { text, payload })) => self.take_message(key, text, payload, &mut events),
+                Ok(Some(Got::Message { text, payload })) => match self.take_message(key, text, payload) {
+                    Ok(event) => events.extend(event),
+                    Err(fault) => break Some(fault),
+                },
                 Ok(Some(Got::Ping(payload))) => self.on_ping(key, &payload),
                 Ok(Some(Got::Pong(payload))) => self.on_pong(key, &payload),
                 Ok(Some(Got::Close(code, _))) => {
@@ -109,10 +113,10 @@ impl Shard {
         }
     }
 
-    pub(super) fn take_message(&mut self, key: usize, text: bool, payload: Bytes, events: &mut Vec<Event>) {
-        if self.conns.get(key).is_some_and(|conn| conn.may_publish && conn.place != Place::Leaving) {
-            events.push(Event { payload, text, attrs: None });
-        }
+    /// What is to be published of what it said.
+    fn take_message(&mut self, key: usize, text: bool, payload: Bytes) -> Result<Option<Event>, frame::Fault> {
+        let publisher = self.conns.get(key).filter(|conn| conn.may_publish && conn.place != Place::Leaving);
+        publisher.map(|conn| publish::message(conn.wire, text, payload)).transpose()
     }
 
     pub(super) fn on_ping(&mut self, key: usize, payload: &[u8]) {
@@ -138,7 +142,7 @@ impl Shard {
         let Some(Signal::Position { n, .. }) = Signal::parse(payload) else { return };
         let Some(offset) = conn.acknowledge(n) else { return };
         let pin = conn.more.as_ref().and_then(|more| more.pin);
-        if let (Wire::Ws, Some(pin)) = (conn.wire, pin) {
+        if let (Wire::Ws, Some(pin)) = (conn.wire.protocol(), pin) {
             self.lanes[conn.lane].topic.log.ack(pin, offset);
             self.close_when_drained(key);
         }

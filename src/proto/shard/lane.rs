@@ -100,7 +100,7 @@ impl Shard {
             Start::At(offset) => self.begin_at(key, None, offset, since),
             Start::Gap(gap, offset) => {
                 let conn = &self.conns[key];
-                if conn.wire == Wire::Ws && !conn.skip {
+                if conn.wire.protocol() == Wire::Ws && !conn.skip {
                     let oldest = topic.log.window().map(|window| window.oldest);
                     return self.leave(key, &Farewell::GoAway(GoAway::Gone(oldest)));
                 }
@@ -134,10 +134,10 @@ impl Shard {
         conn.cursor = offset;
         conn.more().acked = offset;
         conn.more().expected = last.as_ref().map(Id::next);
-        let sent = match conn.wire {
+        let sent = match conn.wire.protocol() {
             Wire::Link => self.tell_position(key, last.as_ref(), offset),
             Wire::Sse => self.send(key, |wire| wire.hello(last.as_ref())),
-            Wire::Ws | Wire::Ndjson => true,
+            _ => true,
         };
         if sent {
             self.place(key, Place::Behind(0));

@@ -133,7 +133,7 @@ impl Shard {
     pub(super) fn drop_conn(&mut self, key: usize, why: &str) {
         let Some(conn) = self.conns.get(key) else { return };
         let tally = &self.lanes[conn.lane].topic.tally;
-        tally.leave(conn.wire.index());
+        tally.leave(conn.wire.protocol().index());
         if conn.place != Place::Leaving {
             tally.end(if why == SILENT { Ending::Silent } else { Ending::Left });
         }

@@ -272,7 +272,7 @@ impl Shard {
         let wrote = conn.send(reader.head);
         entry.insert(conn);
         reader.topic.readers.fetch_add(1, Ordering::Relaxed);
-        reader.topic.tally.enter(wire.index());
+        reader.topic.tally.enter(wire.protocol().index());
         let conn = &mut self.conns[key];
         conn.listed = (wire != Wire::Link).then(|| reader.topic.roll.enter(&conn.viewer));
         self.conns[key].heard = self.second();

@@ -73,7 +73,7 @@ impl Shard {
             }
         }
         let (events, bytes) = turn.sent;
-        self.lanes[lane].topic.tally.sent(wire.index(), 1, events, bytes);
+        self.lanes[lane].topic.tally.sent(wire.protocol().index(), 1, events, bytes);
     }
 
     /// Whether the reader is still at the tip.

@@ -86,7 +86,7 @@ impl Shard {
         let conn = &mut self.conns[key];
         let view = sys::kernel_view(&conn.socket);
         let clear = conn.is_clear();
-        let (mute, more) = (conn.wire == Wire::Ws && !conn.ponged, conn.more());
+        let (mute, more) = (conn.wire.protocol() == Wire::Ws && !conn.ponged, conn.more());
         if more.acked >= offset {
             more.acked_at = now;
         }
@@ -134,9 +134,10 @@ impl Shard {
 
     pub(super) fn keep_alive(&mut self, lane: usize) {
         let lane = &self.lanes[lane];
-        let keys: Vec<usize> = lane.tip_of(Wire::Sse).chain(lane.parked.iter().copied()).collect();
+        let keys: Vec<usize> =
+            lane.tip_of(Wire::Sse).chain(lane.tip_of(Wire::CloudSse)).chain(lane.parked.iter().copied()).collect();
         for key in keys {
-            if self.conns[key].wire == Wire::Sse {
+            if self.conns[key].wire.protocol() == Wire::Sse {
                 // With the position, which may have passed events that a stage or an audience left out (LINKS 7).
                 let (_, last) = self.standing(key);
                 self.send(key, |wire| [&b":\n"[..], &wire.position(last.as_ref(), 0, 0)].concat().into());

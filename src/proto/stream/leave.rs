@@ -86,7 +86,7 @@ impl Steps {
         }
         // A client that knows no pongs acknowledges by its kernel: weaker, but it cannot resume anyway.
         let received = self.kernel.is_some_and(|view| view.all_received);
-        if self.wire == Wire::Ws && !self.ponged && clear && waited >= NO_PONG && received {
+        if self.wire.protocol() == Wire::Ws && !self.ponged && clear && waited >= NO_PONG && received {
             self.told.begin(self.cursor, now);
             if let Some(pin) = self.pin {
                 self.topic.log.ack(pin, self.cursor);

@@ -137,7 +137,7 @@ impl Steps {
         let Subscription { topic, wire, start, since, viewer, owner, expires, .. } = subscription;
         tasks.count.fetch_add(1, Ordering::Relaxed);
         topic.readers.fetch_add(1, Ordering::Relaxed);
-        topic.tally.enter(wire.index());
+        topic.tally.enter(wire.protocol().index());
         let (skip, retained) = (topic.policy() == Policy::DropOldest, topic.log.limits().bytes);
         let now = Instant::now();
         let mut steps = Steps {
@@ -256,7 +256,7 @@ impl Drop for Steps {
     fn drop(&mut self) {
         self.release(false);
         self.give_pump_back();
-        self.topic.tally.leave(self.wire.index());
+        self.topic.tally.leave(self.wire.protocol().index());
         self.uncount(Ending::Left);
         self.tasks.count.fetch_sub(1, Ordering::Relaxed);
     }

@@ -36,7 +36,7 @@ impl Steps {
         match start {
             Start::At(offset) => self.begin_at(None, offset, since, now),
             Start::Gap(gap, offset) => {
-                if self.wire == Wire::Ws && !self.skip {
+                if self.wire.protocol() == Wire::Ws && !self.skip {
                     let oldest = self.topic.log.window().map(|window| window.oldest);
                     return Some(self.leave(&Farewell::GoAway(GoAway::Gone(oldest))));
                 }
@@ -77,10 +77,10 @@ impl Steps {
             self.topic.tally.tell_gap();
             self.wire.gap(gap)
         });
-        let hello = match self.wire {
+        let hello = match self.wire.protocol() {
             Wire::Link => self.tell(last.as_ref(), offset, now),
             Wire::Sse => self.wire.hello(last.as_ref()),
-            Wire::Ws | Wire::Ndjson => Bytes::new(),
+            _ => Bytes::new(),
         };
         piece(joined(told.into_iter().chain([hello]).collect()))
     }
@@ -162,7 +162,7 @@ impl Steps {
         let (events, size) = ((batch.len() - from) as u64, bytes.len() as u64);
         self.told.n += events;
         self.told.bytes += size;
-        self.topic.tally.sent(self.wire.index(), 1, events, size);
+        self.topic.tally.sent(self.wire.protocol().index(), 1, events, size);
         bytes
     }
 

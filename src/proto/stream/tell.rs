@@ -183,7 +183,7 @@ impl Steps {
 
     /// A comment on an event stream that is silent.
     pub(super) fn keep_alive_due(&self) -> Option<Instant> {
-        (self.wire == Wire::Sse).then(|| self.spoke + self.tasks.tuning.keep_alive)
+        (self.wire.protocol() == Wire::Sse).then(|| self.spoke + self.tasks.tuning.keep_alive)
     }
 
     /// Jittered.
@@ -201,7 +201,7 @@ impl Steps {
         self.ponged = true;
         let Some(Signal::Position { n, .. }) = Signal::parse(payload) else { return };
         let Some(offset) = self.told.acknowledge(n, now) else { return };
-        if let (Wire::Ws, Some(pin)) = (self.wire, self.pin) {
+        if let (Wire::Ws, Some(pin)) = (self.wire.protocol(), self.pin) {
             self.topic.log.ack(pin, offset);
         }
     }
