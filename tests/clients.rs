@@ -273,6 +273,49 @@ fn event_sources_lose_nothing_when_a_hop_is_killed() {
     }
 }
 
+/// Two forwarders in a row are restarted one after the other, in order, while the count goes on.
+#[test]
+fn a_page_keeps_its_count_through_a_rolling_restart_of_two_forwarders() {
+    let mut producer = producer("");
+    let hop = |upstream: &Running| Wsevent::new(["--consume", &upstream.ws_url(), "--retry-max", "50ms"]).serve();
+    let first = hop(&producer);
+    let second = hop(&first);
+    let (page_url, ws_url, url) = (own_page(&second), second.ws_url(), second.url().to_owned());
+    let clients = [("resuming", ws_url), ("eventsource", url)].map(|(how, url)| (how, page(&page_url, how, &url).start()));
+    clients.iter().for_each(|(_, client)| drop(told(client, 1)));
+    let mut count = 0;
+    let mut say = |n: u32| {
+        let lines: String = (count + 1..=count + n).map(|n| format!("{n}\n")).collect();
+        count += n;
+        producer.write(lines);
+        count
+    };
+    say(10);
+    let mut forwarders = [first, second];
+    for round in 0..4 {
+        let forwarder = &mut forwarders[round % 2];
+        say(10);
+        forwarder.signal("TERM");
+        say(10);
+        assert_eq!(forwarder.wait(), 143);
+        say(10);
+        forwarder.start_again();
+        let all = say(10).to_string();
+        for (name, client) in &clients {
+            let has_all = || client.stdout().lines().any(|line| line.starts_with(&format!("[\"text\",\"{all}\",")));
+            eventually(&format!("{name}: {all} in round {round}"), || has_all().then_some(()));
+        }
+    }
+    let all: Vec<String> = (1..=say(0)).map(|n| n.to_string()).collect();
+    for (name, client) in clients {
+        let lines = client.stdout().lines().count();
+        let told = told(&client, lines);
+        assert_eq!(texts(&told), all, "{name}");
+        assert!(told.iter().filter(|line| line[0] == "open").count() >= 3, "{name} came back: {told:?}");
+        end(client);
+    }
+}
+
 #[test]
 fn a_page_reads_the_history() {
     let mut producer = producer("");

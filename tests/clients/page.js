@@ -1,4 +1,4 @@
-// Reads a topic from a page in chromium: node page.js PAGE-URL websocket|eventsource|history TOPIC-URL [MESSAGE...]
+// Reads a topic from a page in chromium: node page.js PAGE-URL websocket|resuming|eventsource|history TOPIC-URL [MESSAGE...]
 //
 // Prints what the page sees as one JSON array per line; ends with standard input.
 
@@ -44,6 +44,21 @@ function readers() {
       };
       socket.onmessage = ({ data }) => (typeof data === "string" ? say("text", data) : say("binary", base64(data)));
       socket.onclose = ({ code }) => say("close", code);
+    },
+    // Comes back behind the last event, which a CloudEvent names.
+    resuming: ([topic]) => {
+      let since = "";
+      const open = () => {
+        const socket = new WebSocket(topic + since, "cloudevents.json");
+        socket.onopen = () => say("open");
+        socket.onmessage = ({ data }) => {
+          const event = JSON.parse(data);
+          since = `?since=${event.wseventid}`;
+          say("text", String(event.data), event.wseventid);
+        };
+        socket.onclose = () => setTimeout(open, 100);
+      };
+      open();
     },
     eventsource: ([topic]) => {
       const source = new EventSource(topic);
