@@ -281,7 +281,8 @@ fn a_page_keeps_its_count_through_a_rolling_restart_of_two_forwarders() {
     let first = hop(&producer);
     let second = hop(&first);
     let (page_url, ws_url, url) = (own_page(&second), second.ws_url(), second.url().to_owned());
-    let clients = [("resuming", ws_url), ("eventsource", url)].map(|(how, url)| (how, page(&page_url, how, &url).start()));
+    let clients =
+        [("resuming", ws_url), ("eventsource", url)].map(|(how, url)| (how, page(&page_url, how, &url).start()));
     clients.iter().for_each(|(_, client)| drop(told(client, 1)));
     let mut count = 0;
     let mut say = |n: u32| {
