@@ -7,7 +7,7 @@ use bytes::Bytes;
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex,
+        Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -116,7 +116,16 @@ pub struct Vitals {
     pub missed: AtomicU64,
     /// Pieces that were found damaged and set aside.
     pub set_aside: AtomicU64,
-    error: Mutex<Option<String>>,
+    errors: Mutex<BTreeMap<Work, String>>,
+}
+
+/// What may go wrong by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    /// Keeping what comes.
+    Writing,
+    /// Making it safe against the machine's death.
+    Syncing,
 }
 
 impl Vitals {
@@ -127,20 +136,24 @@ impl Vitals {
 
     /// What is wrong now; `None` when all is well.
     pub fn error(&self) -> Option<String> {
-        self.error.lock().unwrap_or_else(|p| p.into_inner()).clone()
+        self.errors().values().next().cloned()
     }
 
-    /// Keeping failed; says whether it had worked until now.
-    pub fn fail(&self, why: String) -> bool {
-        let before = self.error.lock().unwrap_or_else(|p| p.into_inner()).replace(why);
+    /// It failed; says whether it had worked until now.
+    pub fn fail(&self, work: Work, why: String) -> bool {
+        let before = self.errors().insert(work, why);
         if before.is_none() {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
         before.is_none()
     }
 
-    /// Keeping works; says whether it had not until now.
-    pub fn mend(&self) -> bool {
-        self.error.lock().unwrap_or_else(|p| p.into_inner()).take().is_some()
+    /// It works; says whether it had not until now.
+    pub fn mend(&self, work: Work) -> bool {
+        self.errors().remove(&work).is_some()
+    }
+
+    fn errors(&self) -> MutexGuard<'_, BTreeMap<Work, String>> {
+        self.errors.lock().unwrap_or_else(|p| p.into_inner())
     }
 }

@@ -313,6 +313,17 @@ fn what_is_too_old_leaves_the_disk_also_when_nothing_more_comes() {
 }
 
 #[test]
+fn what_became_too_old_while_nobody_was_there_is_not_told() {
+    let scratch = Scratch::new();
+    let limits = Limits { age: Some(Duration::from_millis(50)), ..Limits::default() };
+    let last = Life::origin(&scratch.0, limits).say(&["old"]);
+    std::thread::sleep(Duration::from_millis(60));
+    let life = Life::origin(&scratch.0, limits);
+    assert!(life.continued && life.told().is_empty(), "{:?}", life.told());
+    assert_eq!(life.say(&["next"]), last.next());
+}
+
+#[test]
 fn notes_stay_with_their_events_and_outlive_them() {
     let scratch = Scratch::new();
     let limits = Limits { bytes: 1 << 20, ..Limits::default() };
@@ -384,8 +395,81 @@ fn two_cannot_have_one_directory() {
     assert!(open().is_ok());
 }
 
+/// What an upstream may do to a keeper.
+#[derive(Clone, Debug)]
+enum Step {
+    /// So many events, some of which may be known already, behind a hole.
+    Events { back: u64, hole: u64, count: u64 },
+    /// So many were left out.
+    Advance(u64),
+    /// So many are lost.
+    Lose { count: u64, known: bool },
+    /// Its origin lives again.
+    Epoch,
+    /// We are killed and start again.
+    Kill,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0u64..3, 0u64..3, 1u64..4).prop_map(|(back, hole, count)| Step::Events { back, hole, count }),
+        1 => (1u64..5).prop_map(Step::Advance),
+        1 => (1u64..5, any::<bool>()).prop_map(|(count, known)| Step::Lose { count, known }),
+        1 => Just(Step::Epoch),
+        2 => Just(Step::Kill),
+    ]
+}
+
+/// Does the step to a log whose upstream stands at `at`; says where it stands then.
+fn walk(log: &Log, step: &Step, at: &Id) -> Id {
+    let ahead = |by: u64| Id { seq: Seq::whole(at.seq.n + by), ..at.clone() };
+    match step {
+        Step::Events { back, hole, count } => {
+            let first = (at.seq.n + 1 + hole).saturating_sub(back + hole * back).max(1);
+            let events = vec![Event::new("x".repeat(9000)); *count as usize];
+            let (numbers, run) = (Seqs::From(first), Run::of(&events));
+            log.keep(Batch::new(at.epoch.clone(), numbers, 0, run, Vec::new()));
+            ahead((first + count - 1).saturating_sub(at.seq.n))
+        }
+        Step::Advance(by) => {
+            log.advance(&ahead(*by));
+            ahead(*by)
+        }
+        Step::Lose { count, known } => {
+            let count = known.then_some(*count).or(None);
+            log.keep_gap(Gap { from: ahead(1), to: ahead(count.unwrap_or(2)), count, reason: "told".into() });
+            ahead(count.unwrap_or(2))
+        }
+        Step::Epoch => Id { epoch: Epoch::new(at.epoch.birth() + 1, 1), seq: Seq::whole(0) },
+        Step::Kill => at.clone(),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever an upstream does: a keeper that is killed now and then holds what one holds that never was.
+    #[test]
+    fn kills_do_not_show(steps in prop::collection::vec(step(), 1..60)) {
+        let (scratch, limits) = (Scratch::new(), Limits { events: 25, ..Limits::default() });
+        let spared = Life { log: Log::new(Numbering::Keep, limits), ..Life::keeper(&Scratch::new().0, limits) };
+        let mut killed = Life::keeper(&scratch.0, limits);
+        let mut at = Id { epoch: Epoch::new(1, 1), seq: Seq::whole(0) };
+        for step in steps {
+            if matches!(step, Step::Kill) {
+                drop(killed);
+                killed = Life::keeper(&scratch.0, limits);
+                prop_assert!(killed.damage.is_none() && killed.torn == 0);
+            }
+            let next = walk(&spared.log, &step, &at);
+            prop_assert_eq!(walk(&killed.log, &step, &at), next.clone());
+            at = next;
+        }
+        prop_assert_eq!(killed.told(), spared.told());
+        prop_assert_eq!(killed.log.last(), spared.log.last());
+        [&killed, &spared].iter().for_each(|life| life.log.set_upstream_window(None));
+        prop_assert_eq!(killed.log.window(), spared.log.window());
+    }
 
     /// Any bytes: no panic, nothing beyond them, and what was read is read again.
     #[test]

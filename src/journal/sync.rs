@@ -1,6 +1,9 @@
 //! When what was written is made safe against the machine's own death: `--journal-sync`.
 
-use crate::{recorder::Vitals, units};
+use crate::{
+    recorder::{Vitals, Work},
+    units,
+};
 use std::{
     fmt,
     fs::File,
@@ -81,19 +84,17 @@ impl Syncer {
 }
 
 fn run(owned: &Weak<Syncer>, every: Duration, vitals: &Vitals) {
-    let mut failed = false;
     loop {
         thread::sleep(every);
         let Some(syncer) = owned.upgrade() else { return };
         let due = std::mem::take(&mut *syncer.due.lock().unwrap_or_else(|p| p.into_inner()));
         for file in due {
             match file.sync_data() {
-                Ok(()) => failed = false,
-                Err(error) if std::mem::replace(&mut failed, true) => tracing::debug!(%error, "sync the journal"),
-                Err(error) => {
-                    vitals.failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                Err(error) if vitals.fail(Work::Syncing, error.to_string()) => {
                     tracing::error!(%error, "the journal cannot be synced: a power cut may cost what it holds");
                 }
+                Ok(()) if vitals.mend(Work::Syncing) => tracing::warn!("the journal can be synced again"),
+                _ => {}
             }
         }
     }

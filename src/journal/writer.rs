@@ -11,7 +11,7 @@ use super::{
 use crate::{
     id::Id,
     log::{Gap, Limits, Log},
-    recorder::{Extent, Note, Notes, Own, Record, Recorder, Vitals},
+    recorder::{Extent, Note, Notes, Own, Record, Recorder, Vitals, Work},
     units::now_ms,
 };
 use std::{
@@ -196,7 +196,7 @@ impl Journal {
     }
 
     fn fail(&mut self, error: &io::Error) {
-        if self.vitals.fail(error.to_string()) {
+        if self.vitals.fail(Work::Writing, error.to_string()) {
             let journal = self.dir.display();
             tracing::error!(%journal, %error, "the journal takes nothing more: the stream goes on without it");
         }
@@ -206,7 +206,9 @@ impl Journal {
         if self.promised != Promised::Withdrawn {
             match self.promise.withdraw() {
                 Ok(()) => self.promised = Promised::Withdrawn,
-                Err(why) => drop(self.vitals.fail(format!("{error}; and its state cannot be removed: {why}"))),
+                Err(why) => {
+                    self.vitals.fail(Work::Writing, format!("{error}; and its state cannot be removed: {why}"));
+                }
             }
         }
     }
@@ -261,7 +263,7 @@ impl Recorder for Journal {
         self.drop_segments(extent.base);
         if !self.is_waiting() {
             match self.try_record(record, note.as_ref(), extent) {
-                Ok(()) if self.missed.take().is_some() && self.vitals.mend() => {
+                Ok(()) if self.missed.take().is_some() && self.vitals.mend(Work::Writing) => {
                     tracing::warn!(journal = %self.dir.display(), "the journal takes events again, behind a gap");
                 }
                 Ok(()) => {}
