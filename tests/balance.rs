@@ -204,3 +204,38 @@ fn what_lies_behind_a_streams_request_is_not_passed_on() {
     assert_eq!(there.read_to_end(), b"");
     assert_eq!(backend(&balancer, &server.address())["taken"], 1);
 }
+
+#[test]
+fn a_back_end_that_breaks_off_ends_its_own_reader_only() {
+    let server = Server::new();
+    let balancer = in_front_of([&server.address()], "");
+    let open = |kind: &'static str| {
+        let url = format!("http://{}/{kind}", balancer.address());
+        std::thread::spawn(move || Raw::websocket(&url))
+    };
+    let reader = open("first");
+    let (mut broken, _) = server.accept_websocket("");
+    let mut reader = reader.join().expect("a client");
+    let other = open("second");
+    let (mut whole, _) = server.accept_websocket("");
+    let mut other = other.join().expect("a client");
+    // Half a frame, then nothing more.
+    broken.send([0x81, 0x7e, 0x01]);
+    drop(broken);
+    assert_eq!(reader.read_frame(), None);
+    whole.send_frame(&Frame::from_server(TEXT, "still here"));
+    assert_eq!(other.read_frame().expect("a frame").text(), "still here");
+    // A client that says nothing more frees its back end, too.
+    drop(other);
+    assert_eq!(whole.read_frame(), None);
+}
+
+#[test]
+fn a_request_that_does_not_come_is_not_waited_for() {
+    let server = Server::new();
+    let balancer = in_front_of([&server.address()], "--handshake-timeout 200ms");
+    let mut slow = Raw::connect("localhost", balancer.port());
+    slow.send("GET / HTTP/1.1\r\nHost: h\r\nX: ");
+    assert_eq!(slow.read_head().status, 408);
+    assert_eq!(backend(&balancer, &server.address())["taken"], 0);
+}

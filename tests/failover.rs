@@ -208,6 +208,41 @@ fn an_origin_that_was_only_away_is_heard_again() {
 }
 
 #[test]
+fn back_ends_that_are_none_are_left_for_the_next_one() {
+    let hub = hub();
+    let refusing = balancer::nobody();
+    let silent = Server::new();
+    let garbage = Server::new().answer_all("SSH-2.0-OpenSSH_9.2\r\n");
+    let page = Server::new().answer_all("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    let half = Server::new().answer_all("HTTP/1.1 101 Switching Protocols\r\nUpgr");
+    let addresses = [refusing, silent.address(), garbage, page, half];
+    let urls = addresses.iter().map(|address| format!("http://{address}/events")).chain([hub.url().to_owned()]);
+    // The half one keeps the connection open: it is given up like the silent one.
+    let balancer = balancer::in_front_of(urls, "--handshake-timeout 300ms --balance-mode stream");
+    ready(&balancer);
+    let mut socket = Raw::websocket(balancer.url());
+    readers(&balancer, 1);
+    post(&hub, "hello");
+    assert_eq!(socket.read_message().expect("an event").text(), "hello");
+}
+
+#[test]
+fn a_stream_ends_when_every_back_end_says_so() {
+    let mut origin = Wsevent::line("--produce - --keep-open=false --pin-grace 100ms").piped().serve();
+    let forwarders = [forwarder(&origin), forwarder(&origin)];
+    let [a, b] = &forwarders;
+    let balancer = in_front_of(&[a, b], "");
+    ready(&balancer);
+    let consumer = Wsevent::new(["--consume", &balancer.ws_url(), "--no-serve"]).start();
+    readers(&balancer, 1);
+    origin.write("last words\n");
+    assert_eq!(consumer.lines(1), ["last words"]);
+    origin.close_stdin();
+    let mut consumer = consumer;
+    assert_eq!(consumer.wait(), 0);
+}
+
+#[test]
 fn back_ends_without_ids_are_relayed() {
     let server = Server::new();
     let url = format!("http://{}/chat", server.address());

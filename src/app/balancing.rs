@@ -49,7 +49,8 @@ pub fn start_reading(running: &Running, dialer: &Dialer) -> Option<watch::Receiv
     let url = &plan.balance.as_ref()?.members.first()?.url;
     // Its end is the topic's only where all of them say so.
     let feed = Feed::new(running.topic.clone(), plan.keeps_ids(), false, Marks::default(), running.start_of(None));
-    let reading = Reading { balancer, site: site.clone(), upstream: running.upstream(0, url, dialer), feed };
+    let reading =
+        Reading { balancer, site: site.clone(), upstream: running.upstream(0, url, dialer), feed, ended: false };
     let (connected, first) = watch::channel(false);
     tokio::spawn(reading.run(connected));
     Some(first)

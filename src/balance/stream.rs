@@ -16,6 +16,7 @@ use crate::{
         health::State,
         upstream::{self, Failure, Upstream},
     },
+    units::printable,
 };
 use std::{
     sync::Arc,
@@ -60,6 +61,8 @@ pub struct Reading {
     pub upstream: Upstream,
     /// Where events go.
     pub feed: Feed,
+    /// The stream has ended, and the log was told so.
+    pub ended: bool,
 }
 
 /// What came of asking every back end once.
@@ -94,6 +97,7 @@ impl Reading {
             self.feed.takes = if self.feed.position().is_some() { Taken::Kin } else { first };
             match self.round(lost.take(), &connected).await {
                 Round::Lost(whom, lasted) => {
+                    self.ended = false;
                     lost = Some(whom);
                     failures = if lasted >= STABLE { 0 } else { failures + 1 };
                 }
@@ -109,6 +113,9 @@ impl Reading {
                     continue;
                 }
                 Round::Ended => {
+                    if !std::mem::replace(&mut self.ended, true) {
+                        info!("the stream has ended at every back end");
+                    }
                     self.feed.topic.log.finish();
                     failures = failures.max(3);
                 }
@@ -160,12 +167,15 @@ impl Reading {
         }
         let (name, balancer, health) =
             (redacted(&self.upstream.url), self.balancer.clone(), self.upstream.health.clone());
+        let told_end = self.ended;
         self.site.inside.move_upstream(&self.feed.topic.path, self.upstream.clone());
         loop {
             let mut opened = None;
             let mut on_open = || {
                 opened = Some(Instant::now());
-                info!(upstream = %name, "connected");
+                if !told_end {
+                    info!(upstream = %name, "connected");
+                }
                 lease.succeeded();
                 health.opened(State::Connected);
                 balancer.decide(Mode::Stream);
@@ -186,23 +196,26 @@ impl Reading {
 
 /// What one connection's end means.
 fn came_of(ended: Failure, opened: Option<Instant>, lease: &Lease, upstream: &Upstream) -> Asked {
-    let name = redacted(&upstream.url);
+    let failed = |reason: &str| {
+        let reason = printable(reason);
+        upstream.health.fail(&reason);
+        lease.failed(&reason);
+    };
     match (ended, opened) {
         (Failure::Ended, _) => Asked::Ended,
         (Failure::Lost(reason, _), Some(opened)) => {
-            warn!(upstream = %name, %reason, "lost");
+            let reason = printable(&reason);
+            warn!(upstream = %redacted(&upstream.url), %reason, "lost");
             upstream.health.fail(&reason);
             Asked::Lost(opened.elapsed())
         }
-        (Failure::Refused(reason) | Failure::NoStream(reason), _) => {
-            upstream.health.fail(&reason);
-            lease.failed(&reason);
-            Asked::Stranger
-        }
         (Failure::Lost(reason, _), None) => {
-            upstream.health.fail(&reason);
-            lease.failed(&reason);
+            failed(&reason);
             Asked::Failed
+        }
+        (Failure::Refused(reason) | Failure::NoStream(reason), _) => {
+            failed(&reason);
+            Asked::Stranger
         }
         (Failure::Stranger | Failure::Moved, _) => Asked::Stranger,
     }
