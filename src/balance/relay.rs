@@ -26,11 +26,12 @@ use hyper::{
     header::{self, HeaderValue},
     http::request::Parts,
 };
-use std::{io, time::Duration};
+use std::{any::Any, io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
 };
+use tracing::debug;
 
 /// Whether this is a request whose connection belongs to one stream from now on: nothing stands behind its head.
 pub fn is_direct(parts: &Parts) -> bool {
@@ -50,11 +51,12 @@ pub fn is_ambiguous(parts: &Parts) -> bool {
 /// # Errors
 /// What broke the connection.
 pub async fn serve(
-    site: &Site,
+    site: &Arc<Site>,
     balancer: &Balancer,
     mut client: Stream,
     mut parts: Parts,
     early: Bytes,
+    permit: Box<dyn Any + Send>,
 ) -> io::Result<()> {
     let upgrade = is_upgrade(&parts.headers);
     let arrival = Arrival::of(&parts, matches!(client, Stream::Tls(_)));
@@ -66,26 +68,39 @@ pub async fn serve(
         Ok(asked) => asked,
         Err(refusal) => return listen::refuse(&mut client, &refusal, false).await,
     };
-    let _relayed = balancer.count_relay();
     client.write_all(&answer.to_bytes()).await?;
     let settings = &balancer.settings;
-    let relayed = async {
-        match (answer.status, answer.body_left()) {
-            (101, _) => {
-                backend.io().write_all(&early).await?;
-                splice::run(client, backend, Ways::Both, settings.idle_timeout).await
-            }
-            (_, Some(left)) if upgrade => pass_body(&mut client, backend.io(), left, settings.handshake_timeout).await,
-            // Whether it ends is between the two ends: who was refused does not wait for long.
-            _ if upgrade => splice::run(client, backend, Ways::Answer, Some(settings.handshake_timeout)).await,
-            _ => splice::run(client, backend, Ways::Answer, settings.idle_timeout).await,
+    let (ways, idle) = match (answer.status, answer.body_left()) {
+        (101, _) => {
+            backend.io().write_all(&early).await?;
+            (Ways::Both, settings.idle_timeout)
         }
+        (_, Some(left)) if upgrade => {
+            return pass_body(&mut client, backend.io(), left, settings.handshake_timeout).await;
+        }
+        // Whether it ends is between the two ends: who was refused does not wait for long.
+        _ if upgrade => (Ways::Answer, Some(settings.handshake_timeout)),
+        _ => (Ways::Answer, settings.idle_timeout),
     };
+    // A task that holds nothing of what came before: most of its life it is idle.
+    tokio::spawn(stay(site.clone(), balancer.count_relay(), lease, splice::run(client, backend, ways, idle), permit));
+    Ok(())
+}
+
+/// Relays until one of the two ends ends it, or it is time to move or to leave.
+async fn stay(
+    site: Arc<Site>,
+    relayed: Arc<()>,
+    lease: Lease,
+    spliced: impl Future<Output = io::Result<()>>,
+    permit: Box<dyn Any + Send>,
+) {
     tokio::select! {
-        ended = relayed => ended,
-        () = lease.has_aged() => Ok(()),
-        () = site.turn_to_leave() => Ok(()),
+        ended = spliced => drop(ended.inspect_err(|error| debug!(%error, "relay broke"))),
+        () = lease.has_aged() => {}
+        () = site.turn_to_leave() => {}
     }
+    drop((relayed, permit));
 }
 
 /// A back end's connection with its answer to this request.

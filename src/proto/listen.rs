@@ -115,9 +115,8 @@ async fn greet(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, permit: Box
                     return refuse(&mut stream, &refusal, false).await;
                 }
                 (Some(balancer), Some(_)) if relay::is_direct(&parts) => {
-                    let relayed = relay::serve(&site, balancer, stream, parts, buf.split_off(len).freeze()).await;
-                    drop(permit);
-                    return relayed;
+                    let early = buf.split_off(len).freeze();
+                    return relay::serve(&site, balancer, stream, parts, early, permit).await;
                 }
                 (None, Some(wire)) => {
                     let early = buf.split_off(len).freeze();
