@@ -3,6 +3,7 @@
 mod balancing;
 mod doors;
 mod journaling;
+mod registering;
 
 use self::journaling::Past;
 use crate::{
@@ -100,11 +101,12 @@ pub async fn run(
     let identity = secure(&mut site, &plan, &mut watched)?;
     watched.extend(balancing::set_up(&mut site, &mut plan, identity.clone())?);
     tokio::spawn(files::watch(watched, reload));
-    let site = Arc::new(site);
-    tokio::spawn(site.clone().keep_house());
     let (topic, mut past) = build_topic(&plan)?;
     site.repeats.restore(&topic.path, std::mem::take(&mut past.tags));
     let topic = Arc::new(topic);
+    registering::set_up(&mut site, &plan, &topic);
+    let site = Arc::new(site);
+    tokio::spawn(site.clone().keep_house());
     if site.balancer.is_none() || plan.streams() {
         site.add(topic.clone());
     }

@@ -3,8 +3,10 @@
 //! Nothing is decided here; [`crate::plan`] says what was meant.
 
 mod balance;
+mod registry;
 
 pub use balance::{Balance, BalanceMode};
+pub use registry::Registry;
 
 use crate::{
     id::Since,
@@ -72,6 +74,8 @@ pub struct Args {
     pub consume: Consume,
     #[command(flatten, next_help_heading = "Balance")]
     pub balance: Balance,
+    #[command(flatten, next_help_heading = "Registry")]
+    pub registry: Registry,
     #[command(flatten, next_help_heading = "Produce")]
     pub produce: Produce,
     #[command(flatten, next_help_heading = "Stages, applied in the order given")]

@@ -5,9 +5,9 @@
 use crate::{event::Event, topic::Stage};
 use serde_json::{Map, Value};
 
-/// A parsed match.
+/// A parsed match: the objects of which one must match.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Match(Map<String, Value>);
+pub struct Match(Vec<Map<String, Value>>);
 
 impl Match {
     /// Reads the object.
@@ -16,19 +16,26 @@ impl Match {
     /// When it is not a JSON object.
     pub fn parse(text: &str) -> Result<Self, String> {
         match serde_json::from_str(text) {
-            Ok(Value::Object(fields)) => Ok(Match(fields)),
+            Ok(Value::Object(fields)) => Ok(Match(vec![fields])),
             Ok(_) => Err(format!("`{text}` is not a JSON object: type {{\"field\": \"value\"}}")),
             Err(error) => Err(format!("`{text}` is not JSON: {error}")),
         }
     }
 
-    /// Whether every field is there and equal.
+    /// Matches what one of these matches: with none of them, nothing.
+    pub fn any(alternatives: Vec<Map<String, Value>>) -> Self {
+        Match(alternatives)
+    }
+
+    /// Whether every field of an alternative is there and equal.
     pub fn matches(&self, payload: &[u8]) -> bool {
-        if self.0.is_empty() {
-            return true;
+        if self.0.is_empty() || self.0.iter().any(Map::is_empty) {
+            return !self.0.is_empty();
         }
         let Ok(value) = serde_json::from_slice::<Value>(payload) else { return false };
-        self.0.iter().all(|(path, wanted)| field(&value, path) == Some(wanted))
+        let fits =
+            |fields: &Map<String, Value>| fields.iter().all(|(path, wanted)| field(&value, path) == Some(wanted));
+        self.0.iter().any(fits)
     }
 }
 
@@ -71,6 +78,9 @@ mod tests {
             assert_eq!(Match::parse(text).expect("an object").matches(payload), matches, "{text}");
         }
         assert!(Match::parse("{}").expect("an object").matches(b"not json"));
+        let one = |text: &str| Match::parse(text).expect("an object").0.remove(0);
+        let any = Match::any(vec![one(r#"{"a": 2}"#), one(r#"{"n": null}"#)]);
+        assert!(any.matches(payload) && !any.matches(b"{}") && !Match::any(Vec::new()).matches(payload));
         for bad in ["[]", "5", "{", ""] {
             assert!(Match::parse(bad).is_err(), "{bad}");
         }

@@ -1,6 +1,7 @@
 //! What was meant: roles, derived defaults, and every refusal. Pure, so that a table tests it.
 
 mod balance;
+mod registry;
 
 use crate::{
     balance::{Settings as Balancing, stream::Mode},
@@ -15,6 +16,7 @@ use crate::{
         print::{Output, Print},
         shard::Tuning,
     },
+    registry::Settings as Registering,
     site::{Rules, spelled},
     source::{credentials::Credentials, lines::Framing},
     stage::jq::Program,
@@ -49,6 +51,8 @@ pub struct Plan {
     pub consuming: Consuming,
     /// What is balanced.
     pub balance: Option<Balancing>,
+    /// What is registered, and how.
+    pub registry: Option<Registering>,
     /// In order.
     pub stages: Vec<StageArg>,
     /// Events go to standard output.
@@ -156,7 +160,9 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
     let admin = args.serve.admin_address.as_deref().map(split_address).transpose()?;
     let consume = upstreams(args)?;
     let balance = balance::balancing(args)?;
-    let produce = producing(args, consume.is_empty() && balance.is_none())?;
+    let registry = registry::registering(args, &serve)?;
+    let supplied = balance.is_some() || registry.is_some();
+    let produce = producing(args, consume.is_empty() && !supplied)?;
     let print = printing(args, serve.is_some())?;
     let consuming = consuming(args, &consume)?;
     let tls = tls_files(args, serve.is_some(), &consume)?;
@@ -166,7 +172,7 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
     }
     check_stages(&args.stages.order)?;
     let journal = journal(args, serve.is_some())?;
-    let accept_publish = accept_publish(args, &serve, &produce, &consume, balance.is_some())?;
+    let accept_publish = accept_publish(args, &serve, &produce, &consume, supplied)?;
     let policy = policy(args, &produce, accept_publish);
     let limits = &args.limits;
     let (max_message, second) = (limits.max_message.unwrap_or(1 << 20), Duration::from_secs(1));
@@ -182,6 +188,7 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
         consume,
         consuming,
         balance,
+        registry,
         stages: args.stages.order.clone(),
         print,
         window: Limits {
@@ -511,9 +518,9 @@ fn accept_publish(
     serve: &Option<ServePlan>,
     produce: &Option<Producer>,
     consume: &[Url],
-    balances: bool,
+    supplied: bool,
 ) -> Planned<bool> {
-    let idle = produce.is_none() && consume.is_empty() && !balances;
+    let idle = produce.is_none() && consume.is_empty() && !supplied;
     match (args.serve.accept_publish, serve) {
         (_, None) if idle => refuse("nothing to do: add --consume URL or --produce -, or drop --no-serve"),
         (Some(true), None) => refuse("--accept-publish needs a server: drop --no-serve"),
@@ -576,6 +583,9 @@ impl fmt::Display for Plan {
                 writeln!(f, "balance  what {} lists, {}", file.display(), balance.habits.policy)?;
             }
         }
+        if let Some(registry) = &self.registry {
+            writeln!(f, "registry heartbeats within {:?}", registry.patience.heartbeat_timeout)?;
+        }
         match &self.produce {
             None => {}
             Some(Producer::Random) => writeln!(f, "produce  dummy events")?,
@@ -626,7 +636,7 @@ mod tests {
     #[test]
     fn roles_follow_from_the_options() {
         type Check = fn(&Plan) -> bool;
-        let table: [(&str, Check); 15] = [
+        let table: [(&str, Check); 16] = [
             ("", |p| p.produce == Some(Producer::Random) && !p.rules.accept_publish),
             ("", |p| p.serve.as_ref().is_some_and(|s| s.address == "localhost:8080" && s.path == "/events")),
             ("-serve-address localhost:8081", |p| p.serve.as_ref().is_some_and(|s| s.port == 8081)),
@@ -646,6 +656,11 @@ mod tests {
             ("--produce exec:date", |p| p.policy.is_none()),
             ("--balance a:1,b:1", |p| {
                 p.balance.as_ref().is_some_and(|b| b.members.len() == 2)
+                    && p.produce.is_none()
+                    && !p.rules.accept_publish
+            }),
+            ("--registry -heartbeat-timeout 500ms", |p| {
+                p.registry.is_some_and(|r| r.patience.heartbeat_timeout == Duration::from_millis(500))
                     && p.produce.is_none()
                     && !p.rules.accept_publish
             }),
@@ -688,6 +703,9 @@ mod tests {
             ("--balance ftp://a", "https"),
             ("--balance a:1 --no-serve", "--no-serve"),
             ("--balance a:1 --balance-mode stream", "http://H:P/PATH"),
+            ("--registry --produce -", "--produce"),
+            ("--registry --serve :1/x", "/events"),
+            ("--registry --heartbeat-timeout 0s", "30s"),
             ("--journal-sync always", "--journal DIR"),
             ("--consume a/b --no-serve --journal d", "--cursor-file"),
             ("--balance a:1 --balance-file f", "one of them"),

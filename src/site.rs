@@ -9,6 +9,7 @@ use crate::{
         shard::{Hop, Shards, Tuning},
         stream::Tasks,
     },
+    registry::Registry,
     tls::Identity,
     token::Keys,
     topic::Topic,
@@ -58,6 +59,8 @@ pub struct Site {
     pub keys: Option<Arc<Watched<Keys>>>,
     /// In front of back ends.
     pub balancer: Option<Arc<Balancer>>,
+    /// Services and their instances.
+    pub registry: Option<Arc<Registry>>,
     /// Names this process in `Wsevent-Path` (LINKS 25).
     pub instance: String,
     /// One permit per connection.
@@ -104,6 +107,7 @@ impl Site {
             tls: None,
             keys: None,
             balancer: None,
+            registry: None,
             instance,
             slots,
             repeats: Repeats::default(),

@@ -6,7 +6,10 @@ use std::{fs, path::Path};
 const LAYERS: [&[&str]; 5] = [
     &["id", "units"],
     &["event", "pins", "log", "recorder", "tally", "topic", "matcher", "audience"],
-    &["link", "journal", "net", "sys", "files", "tls", "token", "stage", "site", "proto", "source", "balance"],
+    &[
+        "link", "journal", "net", "sys", "files", "tls", "token", "stage", "site", "proto", "source", "balance",
+        "registry",
+    ],
     &["cli", "manual", "plan"],
     &["app", "trace"],
 ];

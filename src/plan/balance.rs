@@ -46,11 +46,7 @@ pub fn balancing(args: &Args) -> Planned<Option<Settings>> {
 fn habits(typed: &Balance) -> Habits {
     Habits {
         policy: typed.balance_policy.clone().unwrap_or_default(),
-        breaker: breaker::Settings {
-            failures: typed.breaker_failures,
-            base: typed.breaker_base.unwrap_or(SECOND),
-            cap: typed.breaker_cap.unwrap_or(30 * SECOND),
-        },
+        breaker: breaker(typed),
         slow_start: typed.slow_start.unwrap_or_default(),
         max_age: typed.max_age.filter(|age| !age.is_zero()),
     }
@@ -67,6 +63,16 @@ fn checks(typed: &Balance) -> Planned<Option<Checks>> {
         fall: typed.health_fall,
         rise: typed.health_rise,
     }))
+}
+
+/// When something that fails is left alone.
+pub fn breaker(typed: &Balance) -> breaker::Settings {
+    let usual = breaker::Settings::default();
+    breaker::Settings {
+        failures: typed.breaker_failures,
+        base: typed.breaker_base.unwrap_or(usual.base),
+        cap: typed.breaker_cap.unwrap_or(usual.cap),
+    }
 }
 
 /// A balancer serves what its back ends say, and nothing else.

@@ -8,7 +8,7 @@ use super::{
     stream::{Step, Steps},
     subscribe::{self, Peer, Refusal, Subscription},
 };
-use crate::{balance, id::Id, link::END_TRAILER, site::Site, tls::Stream};
+use crate::{balance, id::Id, link::END_TRAILER, registry, site::Site, tls::Stream};
 use bytes::{Buf, Bytes};
 use futures_util::stream;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -116,6 +116,10 @@ async fn route(
     if let Some(balancer) = site.relay(&parts).await {
         let response = balance::http::forward(&site, balancer, parts, body, upgrade).await?;
         return Ok(response.map(BodyExt::boxed_unsync));
+    }
+    if let Some(registry) = site.registry.as_ref().filter(|_| registry::http::is_asked(&site, &parts)) {
+        let answer = registry::http::answer(&site, registry, &parts, body).await;
+        return Ok(json_answer(answer.status, *answer.headers, answer.body));
     }
     if let Some(wire) = subscribe::wanted_wire(&parts) {
         let subscription = subscribe::subscribe(&site, &parts, wire).await?;
@@ -239,7 +243,8 @@ fn preflight(site: &Site, asked: &HeaderMap) -> Response<Body> {
     headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, OPTIONS"));
     if headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ASKED_HEADERS));
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+        let methods = if site.registry.is_some() { "GET, POST, DELETE" } else { "GET, POST" };
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     }
     response

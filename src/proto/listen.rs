@@ -11,7 +11,7 @@ use super::{
     subscribe::{self, Peer, Refusal, Subscription},
     wire::Wire,
 };
-use crate::{balance::relay, site::Site, tls::Stream};
+use crate::{balance::relay, registry, site::Site, tls::Stream};
 use bytes::{Bytes, BytesMut};
 use hyper::{HeaderMap, Request, StatusCode, Version, http::request::Parts};
 use std::{any::Any, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -118,7 +118,7 @@ async fn greet(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, permit: Box
                     let early = buf.split_off(len).freeze();
                     return relay::serve(&site, balancer, stream, parts, early, permit).await;
                 }
-                (None, Some(wire)) => {
+                (None, Some(wire)) if !registry::http::is_asked(&site, &parts) => {
                     let early = buf.split_off(len).freeze();
                     return open_stream(&site, stream, parts, wire, early, permit).await;
                 }
@@ -196,7 +196,7 @@ pub fn hand_over(
     permit: Box<dyn Any + Send>,
 ) -> io::Result<()> {
     let socket = match stream {
-        Stream::Plain(socket) => socket.into_std()?,
+        Stream::Plain(socket) if subscription.dialog.is_none() => socket.into_std()?,
         stream => {
             secure::spawn(site, stream, subscription, opened, permit);
             return Ok(());

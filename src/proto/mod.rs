@@ -3,7 +3,9 @@
 pub mod admin;
 pub mod auth;
 pub mod bind;
+pub mod body;
 pub mod cloudevents;
+pub mod dialog;
 pub mod history;
 pub mod http;
 pub mod json;

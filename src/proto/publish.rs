@@ -1,7 +1,7 @@
 //! POST to a topic's URL: one event per body, one per NDJSON line, or CloudEvents.
 
 use super::{
-    auth, cloudevents,
+    auth, body, cloudevents,
     repeats::{Kept, Turn},
     subscribe::{self, Refusal, query_pairs},
     wire::Wire,
@@ -15,16 +15,13 @@ use crate::{
     topic::Topic,
     units::now_ms,
 };
-use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::Bytes;
 use hyper::{HeaderMap, StatusCode, body::Incoming, header, http::request::Parts};
 use serde_json::{Map, Value, json};
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
-    time::Duration,
 };
-use tokio::time::timeout;
 
 /// What a body of many events may have, in bytes.
 const MAX_MANY: usize = 16 << 20;
@@ -89,7 +86,7 @@ pub async fn publish(site: &Arc<Site>, parts: &Parts, body: Incoming) -> Result<
     let (key, said) = (key_of(&parts.headers)?, attributes(parts)?);
     let (form, max) = (Form::of(&parts.headers), site.rules.max_message);
     let limit = if form.is_many() { MAX_MANY.max(max) } else { max };
-    let body = read(body, limit, site.rules.handshake_timeout).await?;
+    let body = body::read(body, limit, site.rules.handshake_timeout).await?;
     let events = form.read(&body, max)?;
     let post = Post { topic, events: with_attributes(events, &said), to: said.to, many: form.is_many() };
     let Some(key) = key else { return Ok(post.publish(None).await) };
@@ -210,29 +207,6 @@ fn line(headers: &HeaderMap, name: &str) -> Result<Option<String>, Refusal> {
     match text.filter(|text| !text.is_empty() && !text.contains(char::is_control)) {
         Some(text) => Ok(Some(text.to_owned())),
         None => Err(invalid(name)),
-    }
-}
-
-/// The whole body; given up when nothing of it comes for `patience`.
-async fn read(body: Incoming, max: usize, patience: Duration) -> Result<Bytes, Refusal> {
-    let mut body = Limited::new(body, max);
-    let mut whole = BytesMut::new();
-    loop {
-        let frame = timeout(patience, body.frame()).await;
-        let late = |_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time");
-        match frame.map_err(late)? {
-            None => return Ok(whole.freeze()),
-            Some(Ok(frame)) => whole.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new())),
-            Some(Err(error)) if error.is::<LengthLimitError>() => {
-                return Err(Refusal::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    format!("the body is larger than {max} bytes"),
-                ));
-            }
-            Some(Err(error)) => {
-                return Err(Refusal::new(StatusCode::BAD_REQUEST, format!("the body did not arrive: {error}")));
-            }
-        }
     }
 }
 

@@ -1,8 +1,10 @@
-//! Readers behind TLS: a task each, since a shard hands shared bytes to the kernel and nobody can share ciphertext.
+//! Readers behind TLS: a task each, since a shard hands shared bytes to the kernel and nobody can share ciphertext. So
+//! have those that are spoken with, since what they see changes.
 //!
 //! [`Steps`] says what the reader gets; this file writes it, hears the peer, and sees the connection off.
 
 use super::{
+    dialog::{Dialog, Said},
     listen::Opened,
     publish,
     stream::{Step, Steps},
@@ -10,7 +12,14 @@ use super::{
     wire::{Farewell, Wire, chunked, last_chunk},
     ws::frame::{self, Assembler, Got},
 };
-use crate::{event::Event, site::Site, sys, tls::Stream, topic::Topic, units::now_ms};
+use crate::{
+    event::{Event, RunBuilder},
+    site::Site,
+    sys,
+    tls::Stream,
+    topic::Topic,
+    units::now_ms,
+};
 use bytes::{Buf, Bytes, BytesMut};
 use std::{
     any::Any,
@@ -56,6 +65,8 @@ struct Session {
     wire: Wire,
     chunked: bool,
     may_publish: bool,
+    /// Who hears what the peer says, if it is spoken with.
+    dialog: Option<Box<dyn Dialog>>,
     inbound: Assembler,
     /// Said by a publisher, and not published yet: there is no room.
     waiting: Vec<Event>,
@@ -71,11 +82,12 @@ enum Next {
 }
 
 impl Session {
-    fn new(site: &Site, stream: Stream, subscription: Subscription, opened: Opened) -> Self {
+    fn new(site: &Site, stream: Stream, mut subscription: Subscription, opened: Opened) -> Self {
         let Opened { head, chunked, early } = opened;
         let (topic, may_publish) = (subscription.topic.clone(), subscription.may_publish);
         let wire = subscription.wire;
         let peer = stream.socket().peer_addr().ok();
+        let dialog = subscription.dialog.take();
         let mut inbound = Assembler::new(true, site.rules.max_message);
         inbound.buf.extend_from_slice(&early);
         Session {
@@ -85,6 +97,7 @@ impl Session {
             wire,
             chunked,
             may_publish,
+            dialog,
             inbound,
             waiting: Vec::new(),
             looked: None,
@@ -101,8 +114,10 @@ impl Session {
             }
             self.look_at_kernel();
             let clear = self.line.is_clear();
+            // Who does not take its answers is not heard meanwhile.
+            let heard = self.waiting.is_empty() && (self.dialog.is_none() || self.line.waiting() < MAX_WAITING);
             let next = tokio::select! {
-                moved = self.line.go_on(&mut self.inbound.buf, self.waiting.is_empty()) => Next::Moved(moved),
+                moved = self.line.go_on(&mut self.inbound.buf, heard) => Next::Moved(moved),
                 step = self.steps.next(clear) => Next::Step(step),
                 _ = self.topic.log.room(), if !self.waiting.is_empty() => Next::Room,
             };
@@ -144,6 +159,7 @@ impl Session {
         let farewell = loop {
             match self.inbound.next() {
                 Ok(None) => break None,
+                Ok(Some(Got::Message { payload, .. })) if self.dialog.is_some() => self.converse(&payload),
                 Ok(Some(Got::Message { text, payload })) if self.may_publish => {
                     match publish::message(self.wire, text, payload) {
                         Ok(event) => self.waiting.push(event),
@@ -166,6 +182,20 @@ impl Session {
             self.publish();
         }
         farewell
+    }
+
+    fn converse(&mut self, message: &[u8]) {
+        let Some(dialog) = &mut self.dialog else { return };
+        for said in dialog.hear(message) {
+            match said {
+                Said::Text(text) => {
+                    let mut frame = RunBuilder::default();
+                    frame.push(true, text.as_bytes());
+                    self.line.send(frame.finish().bytes().clone());
+                }
+                Said::See(wanted) => self.steps.see(wanted),
+            }
+        }
     }
 
     fn answer(&mut self, ping: &[u8], now: Instant) {

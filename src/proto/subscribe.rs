@@ -1,6 +1,6 @@
 //! From a request to a stream subscription: what is asked, whether it is allowed, and the answer's head.
 
-use super::{auth, cloudevents, wire::Wire};
+use super::{auth, cloudevents, dialog::Dialog, wire::Wire};
 use crate::{
     audience::{self, Viewer},
     balance::headers::is_forwarded,
@@ -8,6 +8,7 @@ use crate::{
     link,
     log::Start,
     matcher::Match,
+    registry,
     site::{Rules, Site},
     topic::Topic,
     units::now_ms,
@@ -74,6 +75,8 @@ pub struct Subscription {
     pub may_publish: bool,
     /// When its token ends.
     pub expires: Option<Instant>,
+    /// Who hears what it says, if that decides what it sees.
+    pub dialog: Option<Box<dyn Dialog>>,
 }
 
 /// How the request wants to read; `None` when it is no stream subscription.
@@ -127,12 +130,15 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
         // RFC 9112 §3.2.
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "Host is missing"));
     }
-    let topic = find_topic(site, parts)?;
+    let conversation = site.registry.as_ref().filter(|_| registry::http::is_conversation(site, parts));
+    let topic = conversation.map_or_else(|| find_topic(site, parts), |registry| Ok(registry.topic().clone()))?;
     check_origin(&site.rules, &parts.headers)?;
     let since = wanted_start(parts)?;
     let mut headers = HeaderMap::new();
     let (wire, status) = match wire {
-        Wire::Ws | Wire::Link => (upgrade(parts, &mut headers)?, StatusCode::SWITCHING_PROTOCOLS),
+        Wire::Ws | Wire::Link => {
+            (upgrade(parts, conversation.is_none(), &mut headers)?, StatusCode::SWITCHING_PROTOCOLS)
+        }
         other => (other, StatusCode::OK),
     };
     let owner = parts.headers.get(link::INSTANCE_HEADER).and_then(|value| value.to_str().ok()).map(String::from);
@@ -154,7 +160,8 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
     let viewer = Arc::new(viewer(parts, is_trusted_hop(site, parts, wire))?);
     let start = topic.log.seek(since.as_ref(), now_ms());
     let expires = auth::expiry(parts);
-    Ok(Subscription { topic, wire, start, since, status, headers, viewer, owner, may_publish, expires })
+    let dialog = conversation.map(|registry| registry.converse());
+    Ok(Subscription { topic, wire, start, since, status, headers, viewer, owner, may_publish, expires, dialog })
 }
 
 /// Every query parameter is metadata; `match` is also the reader's own filter.
@@ -186,7 +193,7 @@ fn is_trusted_hop(site: &Site, parts: &Parts, wire: Wire) -> bool {
 pub struct Peer(pub IpAddr);
 
 /// RFC 6455 §4.2. The key is only echoed: it need not be sixteen bytes, as the curl lines that people have show.
-fn upgrade(parts: &Parts, headers: &mut HeaderMap) -> Result<Wire, Refusal> {
+fn upgrade(parts: &Parts, may_link: bool, headers: &mut HeaderMap) -> Result<Wire, Refusal> {
     let asked = &parts.headers;
     if parts.version < Version::HTTP_11 {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "an upgrade needs HTTP/1.1"));
@@ -206,7 +213,7 @@ fn upgrade(parts: &Parts, headers: &mut HeaderMap) -> Result<Wire, Refusal> {
     if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-    if has_token(asked, header::SEC_WEBSOCKET_PROTOCOL, link::SUBPROTOCOL) {
+    if may_link && has_token(asked, header::SEC_WEBSOCKET_PROTOCOL, link::SUBPROTOCOL) {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(link::SUBPROTOCOL));
         return Ok(Wire::Link);
     }

@@ -15,6 +15,7 @@ use crate::{
     audience::{self, Viewer},
     id::{Id, Since},
     log::Start,
+    matcher::Match,
     pins::PinId,
     sys::Kernel,
     tally::Ending,
@@ -235,6 +236,12 @@ impl Steps {
         }
         let told = [self.told_due(), self.ping_due(), self.keep_alive_due()];
         told.into_iter().flatten().min().map_or(always, |told| told.min(always))
+    }
+
+    /// From here on it sees what this matches; without one everything.
+    pub fn see(&mut self, wanted: Option<Arc<Match>>) {
+        let Viewer { metadata, relay, .. } = &*self.viewer;
+        self.viewer = Arc::new(Viewer { metadata: metadata.clone(), relay: *relay, wanted });
     }
 
     /// Whether the topic waits for this reader.

@@ -1,0 +1,140 @@
+//! The registry's HTTP API: from a request to what it asks, and from the answer to JSON. What is asked is in `routes`.
+
+use super::{Registry, routes};
+use crate::{
+    proto::{
+        body,
+        subscribe::{self, Peer, Refusal, query_pairs},
+    },
+    site::Site,
+};
+use bytes::Bytes;
+use hyper::{HeaderMap, Method, StatusCode, body::Incoming, header, http::request::Parts};
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value, json};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+};
+
+/// A request, taken apart.
+pub struct Asked {
+    /// Path segments, decoded.
+    pub path: Vec<String>,
+    /// The query string's last value of each name, where it is not empty.
+    pub query: HashMap<String, String>,
+    /// The body's members; none without a body.
+    pub body: Map<String, Value>,
+    /// Who asks.
+    pub peer: IpAddr,
+    /// The request's headers.
+    pub headers: HeaderMap,
+}
+
+impl Asked {
+    /// A parameter, from the query string.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.query.get(name).map(String::as_str)
+    }
+}
+
+/// What is answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// Beside the usual ones.
+    pub headers: Box<HeaderMap>,
+    /// JSON, unless the headers say otherwise.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// With a JSON body.
+    pub fn json(status: StatusCode, body: &Value) -> Self {
+        Answer { status, headers: Box::default(), body: body.to_string().into() }
+    }
+
+    /// 200.
+    pub fn ok(body: &Value) -> Self {
+        Answer::json(StatusCode::OK, body)
+    }
+
+    /// `{"error": …}`.
+    pub fn error(status: StatusCode, error: &str) -> Self {
+        Answer::json(status, &json!({ "error": error }))
+    }
+
+    /// 400.
+    pub fn bad(error: &str) -> Self {
+        Answer::error(StatusCode::BAD_REQUEST, error)
+    }
+
+    /// `{"message": …}`: not found, and not the fault of who asks.
+    pub fn missing(message: &str) -> Self {
+        Answer::json(StatusCode::NOT_FOUND, &json!({ "message": message }))
+    }
+
+    /// With one more header.
+    pub fn with(mut self, name: header::HeaderName, value: &str) -> Self {
+        if let Ok(value) = value.parse() {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+}
+
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Self {
+        Answer { headers: refusal.headers, ..Answer::error(refusal.status, &refusal.error) }
+    }
+}
+
+/// Whether a request is for the registry: every path is, except topics and its own WebSocket.
+pub fn is_asked(site: &Site, parts: &Parts) -> bool {
+    let path = parts.uri.path();
+    let elsewhere = parts.method == Method::OPTIONS || is_conversation(site, parts) || path.starts_with("/-/");
+    site.registry.is_some() && !elsewhere && site.topic(path).is_none()
+}
+
+/// Whether a request wants to speak with the registry over the WebSocket at `/`.
+pub fn is_conversation(site: &Site, parts: &Parts) -> bool {
+    site.registry.is_some() && parts.uri.path() == "/" && subscribe::is_upgrade(&parts.headers)
+}
+
+/// Answers a request.
+pub async fn answer(site: &Site, registry: &Registry, parts: &Parts, body: Incoming) -> Answer {
+    let mut answer = match asked(site, parts, body).await {
+        Ok(asked) => routes::answer(registry, &parts.method, &asked),
+        Err(refusal) => refusal,
+    };
+    registry.count(answer.status.is_client_error());
+    subscribe::allow_origin(&site.rules, &parts.headers, &mut answer.headers);
+    answer
+}
+
+async fn asked(site: &Site, parts: &Parts, body: Incoming) -> Result<Asked, Answer> {
+    subscribe::check_origin(&site.rules, &parts.headers)?;
+    let body = match parts.method {
+        Method::GET | Method::HEAD => Map::new(),
+        _ => members(&body::read(body, site.rules.max_message, site.rules.handshake_timeout).await?)?,
+    };
+    let decode = |segment: &str| percent_decode_str(segment).decode_utf8_lossy().into_owned();
+    Ok(Asked {
+        path: parts.uri.path().split('/').skip(1).map(decode).collect(),
+        query: query_pairs(parts).filter(|(_, value)| !value.is_empty()).collect(),
+        body,
+        peer: parts.extensions.get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0.to_canonical()),
+        headers: parts.headers.clone(),
+    })
+}
+
+fn members(body: &[u8]) -> Result<Map<String, Value>, Answer> {
+    if body.trim_ascii().is_empty() {
+        return Ok(Map::new());
+    }
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(members)) => Ok(members),
+        _ => Err(Answer::bad("Invalid JSON")),
+    }
+}

@@ -1,0 +1,128 @@
+//! The registry: services, heartbeats, configuration and circuit breakers as live events.
+//!
+//! Commands come in over HTTP, facts go out as events on one topic, which every protocol serves. A command's change and
+//! its facts are one step under one lock: who has heard of a change finds it, and all protocols tell the same order.
+
+mod config;
+mod conversation;
+mod events;
+mod guard;
+pub mod http;
+mod interest;
+pub mod nodes;
+mod pick;
+mod rate;
+mod registration;
+mod routes;
+
+use crate::{proto::dialog::Dialog, topic::Topic, units::now_ms};
+use config::Configs;
+use conversation::Conversation;
+use events::Fact;
+use nodes::{Moment, Nodes, Patience};
+use rate::Rates;
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
+
+/// Nothing is due.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// What the registry is to be like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// With instances.
+    pub patience: Patience,
+    /// New registrations per second and address; 0 is any number.
+    pub register_rate: u32,
+}
+
+/// See the module's text.
+pub struct Registry {
+    settings: Settings,
+    topic: Arc<Topic>,
+    state: Mutex<State>,
+    /// Something is due earlier than it was.
+    sooner: Notify,
+    started: Instant,
+    requests: AtomicU64,
+    errors: AtomicU64,
+}
+
+struct State {
+    nodes: Nodes,
+    configs: Configs,
+    rates: Rates,
+}
+
+impl Registry {
+    /// An empty one, which tells its facts on this topic.
+    pub fn new(settings: Settings, topic: Arc<Topic>) -> Self {
+        let nodes = Nodes::new(settings.patience);
+        Registry {
+            settings,
+            topic,
+            state: Mutex::new(State { nodes, configs: Configs::default(), rates: Rates::default() }),
+            sooner: Notify::new(),
+            started: Instant::now(),
+            requests: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+        }
+    }
+
+    /// Where its facts are told.
+    pub fn topic(&self) -> &Arc<Topic> {
+        &self.topic
+    }
+
+    /// What is said with a client of the WebSocket at `/`.
+    pub fn converse(&self) -> Box<dyn Dialog> {
+        Box::new(Conversation::default())
+    }
+
+    /// Lets time pass for ever: who is silent for too long goes, circuits become half open.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            self.act(|_, _| ((), None));
+            let due = self.state().nodes.due().unwrap_or_else(|| Instant::now() + IDLE);
+            tokio::select! {
+                // A clock tick later it is surely behind.
+                () = tokio::time::sleep_until((due + Duration::from_millis(1)).into()) => {}
+                () = self.sooner.notified() => {}
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
+    /// One step: what was due, then the change that a command makes, then the facts of both.
+    fn act<T>(&self, change: impl FnOnce(&mut State, Moment) -> (T, Option<Fact>)) -> T {
+        let mut state = self.state();
+        let now = Moment { at: Instant::now(), ms: now_ms() };
+        let before = state.nodes.due();
+        let mut facts = state.nodes.tick(now);
+        let (answer, fact) = change(&mut state, now);
+        facts.extend(fact);
+        if !facts.is_empty() {
+            self.topic.publish(facts.iter().map(|fact| fact.event(now.ms)).collect(), now.ms);
+        }
+        let due = state.nodes.due();
+        drop(state);
+        if due.is_some_and(|due| before.is_none_or(|before| due < before)) {
+            self.sooner.notify_one();
+        }
+        answer
+    }
+
+    fn count(&self, failed: bool) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.errors.fetch_add(u64::from(failed), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,56 @@
+//! What can be asked of the registry, by path and method.
+
+mod circuits;
+mod configs;
+mod figures;
+mod instances;
+
+use super::{
+    Registry,
+    http::{Answer, Asked},
+};
+use hyper::{Method, StatusCode, header};
+
+type Handler = fn(&Registry, &Asked) -> Result<Answer, Answer>;
+type Handlers = &'static [(&'static str, Handler)];
+
+/// Answers what is asked.
+pub fn answer(registry: &Registry, method: &Method, asked: &Asked) -> Answer {
+    let path: Vec<&str> = asked.path.iter().map(String::as_str).collect();
+    let Some(handlers) = handlers(&path) else { return Answer::missing("Not found") };
+    // The body of an answer to HEAD is left out by the server.
+    let method = if *method == Method::HEAD { "GET" } else { method.as_str() };
+    match handlers.iter().find(|(known, _)| *known == method) {
+        Some((_, handle)) => handle(registry, asked).unwrap_or_else(|refusal| refusal),
+        None => {
+            let known: Vec<&str> = handlers.iter().map(|(known, _)| *known).collect();
+            let refusal = Answer::error(StatusCode::METHOD_NOT_ALLOWED, "this method means nothing here");
+            refusal.with(header::ALLOW, &known.join(", "))
+        }
+    }
+}
+
+fn handlers(path: &[&str]) -> Option<Handlers> {
+    let found: Handlers = match path {
+        ["register"] => &[("POST", instances::register)],
+        ["heartbeat"] => &[("POST", instances::heartbeat)],
+        ["deregister"] => &[("DELETE", instances::deregister), ("POST", instances::deregister)],
+        ["maintenance"] => &[("POST", instances::maintenance)],
+        ["record-response-time"] => &[("POST", instances::record_response_time)],
+        ["discover"] => &[("GET", instances::discover)],
+        ["servers"] => &[("GET", instances::servers)],
+        ["services"] => &[("GET", instances::services)],
+        ["services", _] => &[("GET", instances::service)],
+        ["versions"] => &[("GET", instances::versions)],
+        ["health"] => &[("GET", figures::health)],
+        ["health", _] => &[("GET", instances::health)],
+        ["metrics"] => &[("GET", figures::metrics)],
+        ["config", "set"] => &[("POST", configs::set)],
+        ["config", "get"] => &[("GET", configs::get)],
+        ["config", "all"] => &[("GET", configs::all)],
+        ["config", "delete"] => &[("DELETE", configs::delete)],
+        ["circuit-breaker", _] => &[("GET", circuits::view), ("POST", circuits::report)],
+        _ => return None,
+    };
+    Some(found)
+}
