@@ -250,6 +250,20 @@ fn every_changed_bit_is_found_and_nothing_behind_it_is_believed() {
 }
 
 #[test]
+fn who_dies_right_after_damage_was_set_aside_leaves_no_numbers_to_go_on_with() {
+    let scratch = Scratch::new();
+    small_journal(&scratch.0);
+    let segment = scratch.segments().remove(0);
+    let mut bytes = fs::read(&segment).expect("a segment");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&segment, bytes).expect("write");
+    assert!(Life::keeper(&scratch.0, Limits::default()).damage.is_some(), "and it writes nothing");
+    let life = Life::origin(&scratch.0, Limits::default());
+    assert!(life.damage.is_none() && !life.continued);
+}
+
+#[test]
 fn a_segment_that_is_missing_in_the_middle_ends_what_is_believed() {
     let scratch = Scratch::new();
     let limits = Limits { bytes: 1 << 20, ..Limits::default() };

@@ -66,10 +66,18 @@ impl Promise {
     /// # Errors
     /// When the file cannot be removed.
     pub fn withdraw(&self) -> io::Result<()> {
-        match fs::remove_file(self.dir.join(FILE)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => sync_dir(&self.dir),
-        }
+        withdraw(&self.dir)
+    }
+}
+
+/// Whoever comes does not go on with the numbers that stand in this directory.
+///
+/// # Errors
+/// When the file cannot be removed.
+pub fn withdraw(dir: &Path) -> io::Result<()> {
+    match fs::remove_file(dir.join(FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => sync_dir(dir),
     }
 }
 

@@ -105,7 +105,11 @@ impl Store {
 
 /// For nobody else's eyes: payloads will be in it. One that is there already is left as it is.
 fn create_dir(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Its name should survive, too; a parent that is not ours to read makes us no poorer than before.
+    let _ = identity::sync_dir(parent);
+    Ok(())
 }
 
 /// A topic's path as the name of a directory: letters, digits, `-` and `_` stand for themselves.

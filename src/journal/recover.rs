@@ -6,7 +6,7 @@
 
 pub use super::segment::MAGIC;
 use super::{
-    identity::sync_dir,
+    identity::{self, sync_dir},
     record::{self, Decoded, Read},
     segment::{self, Ordinal},
 };
@@ -138,6 +138,8 @@ pub fn recover(dir: &Path, log: &Log) -> io::Result<Found> {
             _ => read_into(dir, ordinal, i + 1 == ordinals.len(), log, &mut found)?,
         };
         if let Some(why) = why {
+            // First: should we die before an epoch was begun, the next start must begin one, too.
+            identity::withdraw(dir)?;
             let what = format!("{} byte {sound}: {why}", segment::path(dir, ordinal).display());
             let set_aside = set_aside(dir, &ordinals[i..], sound as u64)?;
             found.damage = Some(Damage { what, set_aside });

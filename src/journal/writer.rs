@@ -181,7 +181,13 @@ impl Journal {
     fn begin_segment(&mut self, end: u64) -> io::Result<()> {
         // What was missed comes first, and brings the place and the notes behind it.
         let head = if self.missed.is_some() { Vec::new() } else { self.standing(now_ms()) };
-        self.active.as_mut().map_or(Ok(()), Segment::mend)?;
+        if let Some(active) = &mut self.active {
+            active.mend()?;
+            // Notes at its end may not have been: a torn segment that others follow is damage.
+            if self.sync == SyncPolicy::Always {
+                active.file.sync_data()?;
+            }
+        }
         let segment = Segment::create(&self.dir, self.next, &head)?;
         if self.sync == SyncPolicy::Always {
             sync_dir(&self.dir)?;
