@@ -109,6 +109,24 @@ fn a_reader_does_not_notice_that_its_back_end_is_taken_off_the_list() {
     assert_eq!(socket.read_message().expect("an event").text(), "two");
 }
 
+/// It answers nothing any more, and says no goodbye either: as a machine that lost its network.
+#[test]
+fn a_reader_does_not_notice_that_its_back_end_falls_silent() {
+    let hub = hub();
+    let mut forwarders = [forwarder(&hub), forwarder(&hub)];
+    let options = "--health-path /-/readyz --health-interval 200ms --handshake-timeout 1s";
+    let balancer = in_front_of(forwarders.each_ref().map(Running::url), options);
+    balancer::ready(&balancer);
+    let mut socket = Raw::websocket(balancer.url());
+    readers(&balancer, 1);
+    let silent = read_by(&balancer, &mut forwarders);
+    let at = silent.url().to_owned();
+    silent.signal("STOP");
+    eventually("the other one", || (read_by(&balancer, &mut forwarders).url() != at).then_some(()));
+    assert_eq!(raw::post(hub.url(), "still here").status, 200);
+    assert_eq!(socket.read_message().expect("an event").text(), "still here");
+}
+
 #[test]
 fn a_cookie_brings_a_client_back() {
     let producers = [producer(), producer(), producer()];

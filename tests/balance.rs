@@ -1,13 +1,17 @@
 //! The balancer as its clients and its back ends see it.
 
 mod balancer;
+mod certs;
 mod common;
 
 use balancer::{backend, hub, in_front_of, nobody, producer};
+use certs::{Authority, Identity, Kind};
 use common::{
-    Running, eventually,
+    Running, Wsevent, eventually,
     raw::{self, Answer, Frame, Raw, Server, TEXT, header_of},
+    run,
 };
+use std::process::Command;
 
 /// Sends a request as it stands on a connection of its own.
 fn says(balancer: &Running, request: &str) -> Answer {
@@ -238,4 +242,53 @@ fn a_request_that_does_not_come_is_not_waited_for() {
     slow.send("GET / HTTP/1.1\r\nHost: h\r\nX: ");
     assert_eq!(slow.read_head().status, 408);
     assert_eq!(backend(&balancer, &server.address())["taken"], 0);
+}
+
+/// LINKS 24: a link from this machine gets everything, but not one that a proxy on this machine brought from elsewhere.
+#[test]
+fn what_is_for_others_does_not_pass_to_a_relayed_link() {
+    let hub = hub();
+    let balancer = in_front_of([&hub.address()], "");
+    let read = |url: String| Wsevent::new(["--consume", &url, "--no-serve"]).start();
+    let (direct, relayed) = (read(hub.ws_url()), read(balancer.ws_url()));
+    hub.has("readers", 2);
+    assert_eq!(raw::post(&format!("{}?role=admin", hub.url()), "for admins\n").status, 200);
+    assert_eq!(raw::post(hub.url(), "for all\n").status, 200);
+    assert_eq!(direct.lines(2), ["for admins", "for all"]);
+    assert_eq!(relayed.lines(1), ["for all"]);
+}
+
+#[test]
+fn tls_stands_on_either_side() {
+    let authority = Authority::new();
+    let Identity { cert, key } = authority.issue(Kind::Good);
+    let tls = ["--tls-cert", &cert, "--tls-key", &key];
+    let ca = authority.ca();
+    let hub = Wsevent::line("--no-produce --accept-publish").args(tls).serve();
+    let server = hub.url().trim_end_matches("/events").to_owned();
+    let relay = Wsevent::new(["--balance", &server, "--ca", &ca]).args(tls).serve();
+    let stream = Wsevent::new(["--balance", hub.url(), "--ca", &ca]).args(tls).serve();
+    let consumers = [&relay, &stream].into_iter().flat_map(|balancer| {
+        let schemes = ["wss", "sse+https", "ndjson+https"];
+        schemes.map(|scheme| {
+            let url = balancer.url().replacen("https", scheme, 1);
+            Wsevent::new(["--consume", &url, "--no-serve", "--ca", &ca]).start()
+        })
+    });
+    let consumers: Vec<Running> = consumers.collect();
+    for consumer in &consumers {
+        consumer.said("connected");
+    }
+    for (balancer, event) in [(&relay, "one"), (&stream, "two")] {
+        // Over HTTP/2, where the program knows it.
+        let mut curl = Command::new("curl");
+        let posted = run({
+            curl.args(["-sS", "--fail", "--cacert", &ca, "-d", &format!("{event}\n"), balancer.url()]);
+            curl
+        });
+        assert_eq!(posted.code, 0, "{}", posted.stderr);
+    }
+    for consumer in &consumers {
+        assert_eq!(consumer.lines(2), ["one", "two"]);
+    }
 }

@@ -85,6 +85,7 @@ pub fn for_backend(asked: &HeaderMap, arrival: Arrival) -> HeaderMap {
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
+    join_cookies(&mut headers);
     let proto = if arrival.tls { "https" } else { "http" };
     let (peer, host) = (arrival.peer, asked.get(header::HOST).cloned());
     append(&mut headers, header::FORWARDED, &forwarded(peer, host.as_ref(), proto));
@@ -96,6 +97,16 @@ pub fn for_backend(asked: &HeaderMap, arrival: Arrival) -> HeaderMap {
         headers.entry(FORWARDED_HOST).or_insert(host);
     }
     headers
+}
+
+/// HTTP/2 may cut cookies apart, HTTP/1.1 must not (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let pieces: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if pieces.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&pieces.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
+    }
 }
 
 /// RFC 7239: an IPv6 address is quoted and in brackets, and so is whatever is no token.
@@ -148,9 +159,11 @@ mod tests {
     #[test]
     fn a_back_end_is_told_who_asked() {
         let arrival = |peer: &str, tls| Arrival { peer: peer.parse().expect("an address"), tls };
-        let first = for_backend(&map(&[("host", "h:1"), ("content-length", "3")]), arrival("10.0.0.1", false));
+        let asked = [("host", "h:1"), ("content-length", "3"), ("cookie", "a=1"), ("cookie", "b=2")];
+        let first = for_backend(&map(&asked), arrival("10.0.0.1", false));
+        assert_eq!(first["cookie"], "a=1; b=2");
         assert_eq!(first["forwarded"], "for=10.0.0.1;host=\"h:1\";proto=http");
-        assert_eq!((&first["x-forwarded-for"], &first["via"]), (&"10.0.0.1".parse().expect("a value"), &first["via"]));
+        assert_eq!(first["x-forwarded-for"], "10.0.0.1");
         assert!(!first.contains_key("content-length"));
         let second = for_backend(&first, arrival("::1", true));
         assert_eq!(second["forwarded"], "for=10.0.0.1;host=\"h:1\";proto=http, for=\"[::1]\";host=\"h:1\";proto=https");

@@ -217,6 +217,8 @@ fn shares(all: &[Candidate], more: usize) -> f64 {
 pub struct Lease {
     pool: Arc<Pool>,
     backend: Arc<Backend>,
+    /// This is the one that finds out whether a half open one is well.
+    trial: bool,
 }
 
 impl Lease {
@@ -224,9 +226,10 @@ impl Lease {
         let mut known = backend.known();
         known.active += 1;
         known.taken += 1;
-        known.trial |= known.breaker.state() == State::HalfOpen;
+        let trial = known.breaker.state() == State::HalfOpen && !known.trial;
+        known.trial |= trial;
         drop(known);
-        Lease { pool, backend }
+        Lease { pool, backend, trial }
     }
 
     /// Who it is.
@@ -273,7 +276,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let mut known = self.backend.known();
         known.active -= 1;
-        known.trial = false;
+        known.trial &= !self.trial;
     }
 }
 
@@ -331,6 +334,18 @@ mod tests {
         assert_eq!(names(&pool, 3), ["http://b:1"; 3]);
         drop(a);
         assert!(names(&pool, 3).contains(&"http://a:1".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn who_held_on_from_before_is_no_trial() {
+        let pool = pool(&["a:1", "b:1"], 1, None);
+        let (before, _b) = (take(&pool), take(&pool));
+        before.failed("no");
+        pool.backends()[0].known().breaker.tick(Instant::now() + Duration::from_secs(100));
+        let trial = (0..2).map(|_| take(&pool)).find(|lease| name(lease) == "http://a:1");
+        assert!(trial.is_some());
+        drop(before);
+        assert_eq!(names(&pool, 3), ["http://b:1"; 3]);
     }
 
     #[test]
