@@ -3,9 +3,11 @@
 //! Nothing is decided here; [`crate::plan`] says what was meant.
 
 mod balance;
+mod bench;
 mod registry;
 
 pub use balance::{Balance, BalanceMode};
+pub use bench::{Bench, Form};
 pub use registry::Registry;
 
 use crate::{
@@ -99,6 +101,8 @@ pub enum Command {
     Man,
     /// Print the way from a topic up to its origin, hop by hop: who, state, rate, lag, delay
     Trace(Trace),
+    /// Measure: many readers of a URL, a source of stamped events, or both
+    Bench(Box<Bench>),
     /// Judge the token on standard input: print its claims, or why it is refused (exit code 77)
     CheckToken {
         #[command(flatten)]
@@ -117,6 +121,14 @@ pub struct Trace {
     /// For one look, all hops together
     #[arg(long, value_name = "D", value_parser = units::duration, default_value = "5s")]
     pub timeout: Duration,
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// Whom a subcommand trusts, and what it shows.
+#[derive(ClapArgs, Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct Client {
     /// Trust the certificates in this PEM file, too
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,

@@ -3,6 +3,7 @@
 use std::{
     io::{self, IsTerminal, Read, Write},
     process::exit,
+    time::Duration,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -11,6 +12,7 @@ use tokio::{
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 use wsevent::{
     app::{self, Exit},
+    bench,
     cli::{self, Args, Command, LogFormat, Rejected},
     manual,
     net::{Dialer, redacted},
@@ -35,6 +37,9 @@ const REFUSED: i32 = 77;
 const CONFIG: i32 = 78;
 const TIMED_OUT: i32 = 124;
 const BY_SIGNAL: i32 = 128;
+
+/// For a reader of `bench` to connect, and again for its handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 fn main() {
     let args = match cli::parse(std::env::args_os()) {
@@ -139,6 +144,7 @@ fn run_command(command: &Command, args: &Args) {
     match command {
         Command::CheckToken { keys } => check_token(keys, args),
         Command::Trace(typed) => trace(typed),
+        Command::Bench(typed) => bench(typed, args),
         _ => print_definitions(command),
     }
 }
@@ -164,7 +170,7 @@ fn check_token(keys: &cli::Keys, args: &Args) {
 /// Prints the hops up to the origin; fails when one of them does not read the next.
 fn trace(typed: &cli::Trace) {
     let (url, credentials) = plan::tracing(typed).unwrap_or_else(|refusal| fail(USAGE, &refusal));
-    let tls = tls::client_config(typed.ca.as_deref(), None).unwrap_or_else(|error| fail(FAILED, &error));
+    let tls = tls::client_config(typed.client.ca.as_deref(), None).unwrap_or_else(|error| fail(FAILED, &error));
     let dialer = Dialer { tls, timeout: typed.timeout };
     let trace = Trace { url, credentials, dialer, looks: typed.count };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -185,6 +191,35 @@ fn trace(typed: &cli::Trace) {
     }
 }
 
+/// Prints what was measured; fails where `--verify` finds something.
+fn bench(typed: &cli::Bench, args: &Args) {
+    start_log(args);
+    raise_open_files();
+    let settings = plan::benching(typed).unwrap_or_else(|refusal| fail(USAGE, &refusal));
+    let tls = tls::client_config(typed.client.ca.as_deref(), None).unwrap_or_else(|error| fail(FAILED, &error));
+    let dialer = Dialer { tls, timeout: HANDSHAKE };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.unwrap_or_else(|error| fail(FAILED, &format!("start the runtime: {error}")));
+    let (ask, stop) = watch::channel(false);
+    let signalled = runtime.spawn(await_signals(ask));
+    let measured = runtime.block_on(bench::run(&settings, dialer, stop.clone()));
+    let report = measured.unwrap_or_else(|why| fail(FAILED, &format!("bench: {why}")));
+    let printed = match typed.output {
+        _ if typed.emit => Ok(()),
+        cli::Form::Table => write!(io::stdout(), "{report}"),
+        cli::Form::Json => writeln!(io::stdout(), "{}", report.to_json()),
+    };
+    let wrong = if typed.verify { report.wrong() } else { Vec::new() };
+    wrong.iter().for_each(|one| drop(writeln!(io::stderr(), "wsevent: bench: {one}")));
+    let interrupted = *stop.borrow();
+    leave(match (printed, report.is_connected(), wrong.is_empty()) {
+        (_, false, _) => UNREACHABLE,
+        (Err(_), ..) | (_, _, false) => FAILED,
+        _ if interrupted => BY_SIGNAL + runtime.block_on(signalled).unwrap_or(SIGTERM),
+        _ => 0,
+    });
+}
+
 fn print_definitions(command: &Command) {
     let mut definitions = cli::presented();
     let mut out = Vec::new();
@@ -194,7 +229,7 @@ fn print_definitions(command: &Command) {
             Ok(())
         }
         Command::Man => manual::render(definitions, &mut out),
-        Command::CheckToken { .. } | Command::Trace(_) => Ok(()),
+        Command::CheckToken { .. } | Command::Trace(_) | Command::Bench(_) => Ok(()),
     };
     let _ = printed.and_then(|()| io::stdout().write_all(&out));
 }

@@ -1,11 +1,14 @@
 //! What was meant: roles, derived defaults, and every refusal. Pure, so that a table tests it.
 
 mod balance;
+mod bench;
 mod registry;
+
+pub use bench::benching;
 
 use crate::{
     balance::{Settings as Balancing, stream::Mode},
-    cli::{Args, Keys, LogFormat, StageArg, Trace},
+    cli::{Args, Client, Keys, LogFormat, StageArg, Trace},
     id::Since,
     journal::SyncPolicy,
     log::Limits,
@@ -466,8 +469,12 @@ fn consuming(args: &Args, upstreams: &[Url]) -> Planned<Consuming> {
 /// # Errors
 /// What cannot be asked.
 pub fn tracing(args: &Trace) -> Planned<(Url, Credentials)> {
-    let headers = args.header.iter().map(|header| split_header(header)).collect::<Planned<_>>()?;
-    Ok((upstream(&args.url)?, Credentials { headers, token_file: args.token_file.clone() }))
+    Ok((upstream(&args.url)?, credentials(&args.client)?))
+}
+
+fn credentials(client: &Client) -> Planned<Credentials> {
+    let headers = client.header.iter().map(|header| split_header(header)).collect::<Planned<_>>()?;
+    Ok(Credentials { headers, token_file: client.token_file.clone() })
 }
 
 /// `Name: value`.

@@ -8,7 +8,7 @@ const LAYERS: [&[&str]; 5] = [
     &["event", "pins", "log", "recorder", "tally", "topic", "matcher", "audience"],
     &[
         "link", "journal", "net", "sys", "files", "tls", "token", "stage", "site", "proto", "source", "balance",
-        "registry",
+        "registry", "bench",
     ],
     &["cli", "manual", "plan"],
     &["app", "trace"],

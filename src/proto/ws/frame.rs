@@ -359,13 +359,19 @@ pub fn close_frame(code: u16, reason: &str) -> BytesMut {
 /// Any frame as a client sends it: masked with `key` (RFC 6455 §5.3).
 pub fn masked(op: u8, payload: &[u8], key: [u8; 4]) -> BytesMut {
     let mut out = BytesMut::with_capacity(payload.len() + 14);
-    put_header(&mut out, 0x80 | op, payload.len());
-    out[1] |= 0x80;
+    put_masked(&mut out, op, payload, key);
+    out
+}
+
+/// Appends the same.
+pub fn put_masked(out: &mut BytesMut, op: u8, payload: &[u8], key: [u8; 4]) {
+    let head = out.len();
+    put_header(out, 0x80 | op, payload.len());
+    out[head + 1] |= 0x80;
     out.extend_from_slice(&key);
     let start = out.len();
     out.extend_from_slice(payload);
     unmask(&mut out[start..], key);
-    out
 }
 
 #[cfg(test)]
