@@ -167,6 +167,9 @@ pub struct Serve {
     /// Write one listener URL per line once all listen
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    /// Only a proxy connects here, and says for whom (PROXY protocol, version 2)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    pub proxy_protocol: Option<bool>,
     /// Listen beside another process on the same port: the next version of this one, which takes over
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
     pub reuse_port: Option<bool>,

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 use url::Url;
@@ -84,19 +84,20 @@ impl Dialer {
     /// # Errors
     /// What was attempted on what.
     pub async fn dial(&self, url: &Url) -> io::Result<Box<dyn Io>> {
-        self.connect(url).await.map(Connection::boxed)
+        self.connect(url, &[]).await.map(Connection::boxed)
     }
 
-    /// The same, for whoever makes a difference between plain and TLS.
+    /// The same, for whoever makes a difference between plain and TLS; `preface` is said before anything else.
     ///
     /// # Errors
     /// What was attempted on what.
-    pub async fn connect(&self, url: &Url) -> io::Result<Connection> {
+    pub async fn connect(&self, url: &Url, preface: &[u8]) -> io::Result<Connection> {
         let attempt = async {
             let host = url.host_str().unwrap_or("localhost");
-            let stream = self.dial_any(host, url.port_or_known_default().unwrap_or(80)).await?;
+            let mut stream = self.dial_any(host, url.port_or_known_default().unwrap_or(80)).await?;
             stream.set_nodelay(true)?;
             socket2::SockRef::from(&stream).set_keepalive(true)?;
+            stream.write_all(preface).await?;
             if matches!(url.scheme(), "wss" | "https") {
                 return Ok(Connection::Tls(Box::new(tls::connect(&self.tls, host, stream).await?)));
             }

@@ -217,6 +217,7 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
             allow_origin: args.serve.allow_origin.clone(),
             max_message,
             handshake_timeout: limits.handshake_timeout.unwrap_or(10 * second),
+            proxied: args.serve.proxy_protocol == Some(true),
             max_connections,
         },
         drain_spread: limits.drain_spread.unwrap_or_default(),
@@ -716,6 +717,7 @@ mod tests {
             ("--journal-sync always", "--journal DIR"),
             ("--consume a/b --no-serve --journal d", "--cursor-file"),
             ("--balance a:1 --balance-file f", "one of them"),
+            ("--balance a:1/x --balance-proxy-protocol", "--balance-mode relay"),
             ("--balance a:1 --sticky-cookie a;b", "--sticky-cookie"),
         ];
         for (line, hint) in table {

@@ -40,6 +40,8 @@ pub struct Rules {
     pub envelope: bool,
     /// For the request head to arrive and be answered.
     pub handshake_timeout: Duration,
+    /// Whether connections come from a proxy that says for whom (PROXY protocol).
+    pub proxied: bool,
     /// Connections at once.
     pub max_connections: usize,
 }

@@ -292,3 +292,24 @@ fn tls_stands_on_either_side() {
         assert_eq!(consumer.lines(2), ["one", "two"]);
     }
 }
+
+#[test]
+fn a_proxy_says_for_whom_it_connects() {
+    let hub = Wsevent::line("--no-produce --proxy-protocol").serve();
+    let server = Server::new();
+    let checks = "--health-path /-/healthz --health-interval 50ms --health-fall 1";
+    let to_hub = in_front_of([&hub.address()], &format!("--balance-proxy-protocol {checks}"));
+    assert_eq!(raw::post(to_hub.url(), "x").status, 200);
+    assert!(Raw::websocket(&format!("{}?since=oldest", to_hub.url())).read_message().is_some());
+    // By hand, version 2, TCP over IPv4 from 203.0.113.7.
+    let balancer = in_front_of([&server.address()], "--proxy-protocol");
+    let mut client = Raw::connect("localhost", balancer.port());
+    client.send(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x07\x7f\0\0\x01\x12\x34\0\x50");
+    client.send("GET / HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\n\r\n");
+    let (_there, head) = server.accept();
+    assert_eq!(header_of(&head, "x-forwarded-for").as_deref(), Some("203.0.113.7"));
+    // Whoever says nothing of the kind is nobody's proxy.
+    assert_eq!(says(&balancer, "GET / HTTP/1.1\r\nHost: h\r\n\r\n").status, 0);
+    let known = backend(&to_hub, &hub.address());
+    assert_eq!((&known["healthy"], &known["failed"]), (&true.into(), &0.into()), "its checks say so, too");
+}

@@ -30,18 +30,18 @@ struct Streak {
     length: u32,
 }
 
-/// Checks for ever.
-pub async fn run(pool: Arc<Pool>, checks: Checks, dialer: Dialer) {
+/// Checks for ever; each connection begins with `preface`.
+pub async fn run(pool: Arc<Pool>, checks: Checks, dialer: Dialer, preface: Vec<u8>) {
     let mut streaks: HashMap<u64, Streak> = HashMap::new();
     let mut ticks = interval(checks.interval);
     loop {
         ticks.tick().await;
         let mut answers = JoinSet::new();
         for backend in pool.backends() {
-            let (checks, dialer) = (checks.clone(), dialer.clone());
+            let (checks, dialer, preface) = (checks.clone(), dialer.clone(), preface.clone());
             answers.spawn(async move {
                 let url = &backend.member.url;
-                let asked = timeout(checks.interval, ask(url, &checks.path, &dialer)).await;
+                let asked = timeout(checks.interval, ask(url, &checks.path, &dialer, &preface)).await;
                 (asked.unwrap_or_else(|_| Err("no answer to the check in time".into())), backend)
             });
         }
@@ -64,8 +64,8 @@ fn judge(pool: &Pool, checks: &Checks, backend: &Backend, fault: Option<String>,
     Streak { good, length }
 }
 
-async fn ask(url: &Url, path: &str, dialer: &Dialer) -> Result<(), String> {
-    let mut connection = dialer.connect(url).await.map_err(|error| plain_words(&error))?;
+async fn ask(url: &Url, path: &str, dialer: &Dialer, preface: &[u8]) -> Result<(), String> {
+    let mut connection = dialer.connect(url, preface).await.map_err(|error| plain_words(&error))?;
     let host = &url[Position::BeforeHost..Position::AfterPort];
     let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nUser-Agent: wsevent\r\n\r\n");
     // What was said before a connection broke still counts: reading tells how it ended.

@@ -22,7 +22,10 @@ pub mod stream;
 
 use crate::{
     net::{Connection, Dialer},
-    proto::subscribe::{Peer, Refusal, query_pairs},
+    proto::{
+        proxied,
+        subscribe::{Peer, Refusal, query_pairs},
+    },
 };
 use choice::{Key, Policy};
 use health::Checks;
@@ -59,6 +62,8 @@ pub struct Settings {
     pub checks: Option<Checks>,
     /// The cookie that brings a client back to where it was.
     pub sticky: Option<String>,
+    /// Whether back ends are told for whom a connection is (PROXY protocol).
+    pub proxied: bool,
     /// For a connection to a back end, TLS included.
     pub connect_timeout: Duration,
     /// For a back end to begin its answer.
@@ -83,6 +88,9 @@ impl Settings {
             ));
         }
         match (self.mode, first.flatten()) {
+            (Mode::Undecided | Mode::Stream, Some(_)) if self.proxied => {
+                Err(io::Error::other("--balance-proxy-protocol is about single clients: add --balance-mode relay"))
+            }
             (Mode::Stream, None) => {
                 Err(io::Error::other("--balance-mode stream reads one topic: say which, as in http://H:P/PATH"))
             }
@@ -114,7 +122,8 @@ impl Balancer {
         let dialer = Dialer { timeout: settings.connect_timeout, ..dialer };
         let mode = watch::Sender::new(settings.mode);
         if let Some(checks) = settings.checks.clone() {
-            tokio::spawn(health::run(pool.clone(), checks, dialer.clone()));
+            let preface = if settings.proxied { proxied::header(None) } else { Vec::new() };
+            tokio::spawn(health::run(pool.clone(), checks, dialer.clone(), preface));
         }
         Balancer { pool, settings, dialer, path: of_topics.then(|| path.to_owned()), mode, relayed: Arc::new(()) }
     }
@@ -198,7 +207,9 @@ impl Balancer {
 
     /// Looks for a back end that takes this request.
     fn search(&self, parts: &Parts) -> Search<'_> {
-        Search { balancer: self, wish: self.wish(parts), tried: Vec::new() }
+        let client = parts.extensions.get::<Peer>().map(|peer| peer.0);
+        let preface = if self.settings.proxied { proxied::header(client) } else { Vec::new() };
+        Search { balancer: self, wish: self.wish(parts), preface, tried: Vec::new() }
     }
 }
 
@@ -206,6 +217,8 @@ impl Balancer {
 struct Search<'a> {
     balancer: &'a Balancer,
     wish: Wish,
+    /// What each connection begins with.
+    preface: Vec<u8>,
     tried: Vec<u64>,
 }
 
@@ -218,7 +231,7 @@ impl Search<'_> {
         loop {
             let lease = self.balancer.pool.take(self.wish, &self.tried).ok_or_else(nobody)?;
             self.tried.push(lease.backend().name());
-            match self.balancer.dialer.connect(&lease.backend().member.url).await {
+            match self.balancer.dialer.connect(&lease.backend().member.url, &self.preface).await {
                 Ok(io) => return Ok((lease, io)),
                 Err(error) => self.failed(&lease, &crate::net::plain_words(&error)),
             }

@@ -20,6 +20,9 @@ pub struct Balance {
     /// How a back end is chosen: round-robin, least-connections, random, p2c, hash:ip, hash:header:NAME, hash:query:NAME [default: round-robin]
     #[arg(long, value_name = "POLICY")]
     pub balance_policy: Option<Policy>,
+    /// Say to back ends for whom a connection is (PROXY protocol, version 2)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    pub balance_proxy_protocol: Option<bool>,
     /// Bring a client back to where it was, by a cookie of this name
     #[arg(long, value_name = "NAME")]
     pub sticky_cookie: Option<String>,

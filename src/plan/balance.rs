@@ -33,6 +33,7 @@ pub fn balancing(args: &Args) -> Planned<Option<Settings>> {
         habits: habits(typed),
         checks: checks(typed)?,
         sticky: typed.sticky_cookie.clone(),
+        proxied: typed.balance_proxy_protocol == Some(true),
         connect_timeout: typed.connect_timeout.unwrap_or(3 * SECOND),
         handshake_timeout: args.limits.handshake_timeout.unwrap_or(10 * SECOND),
         idle_timeout: typed.relay_idle_timeout.filter(|idle| !idle.is_zero()),

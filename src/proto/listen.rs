@@ -6,7 +6,7 @@
 use super::{
     auth,
     bind::{self, Succession},
-    http, secure,
+    http, proxied, secure,
     shard::Reader,
     subscribe::{self, Peer, Refusal, Subscription},
     wire::Wire,
@@ -100,6 +100,7 @@ async fn greet(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, permit: Box
     stream.set_nodelay(true)?;
     socket2::SockRef::from(&stream).set_keepalive(true)?;
     let deadline = Instant::now() + site.rules.handshake_timeout;
+    let (stream, peer) = if site.rules.proxied { behind_proxy(stream, peer, deadline).await? } else { (stream, peer) };
     let mut stream = timeout_at(deadline, shake_hands(&site, stream)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     if stream.is_http2() {
         return http::serve(site, stream, peer, Bytes::new(), permit).await;
@@ -144,6 +145,16 @@ async fn greet(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, permit: Box
     };
     drop(parts);
     http::serve(site, stream, peer, buf.freeze(), permit).await
+}
+
+/// A proxy says who it is that connects (`--proxy-protocol`).
+async fn behind_proxy(
+    mut stream: TcpStream,
+    proxy: SocketAddr,
+    deadline: Instant,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    let told = timeout_at(deadline, proxied::read(&mut stream)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    Ok((stream, told.unwrap_or(proxy)))
 }
 
 async fn shake_hands(site: &Site, stream: TcpStream) -> io::Result<Stream> {

@@ -11,6 +11,7 @@ pub mod http;
 pub mod json;
 pub mod listen;
 pub mod print;
+pub mod proxied;
 pub mod publish;
 pub mod repeats;
 pub mod secure;
