@@ -20,7 +20,7 @@ use std::{
 pub struct Note {
     /// Whose it is.
     pub name: String,
-    /// What it says.
+    /// What it says; nothing, when a lasting one is to be forgotten.
     pub value: Bytes,
     /// It outlives its events; else it is given back only beside them, as a [`Tag`].
     pub lasting: bool,
@@ -41,6 +41,14 @@ pub struct Tag {
 
 /// The newest lasting note of each name.
 pub type Notes = BTreeMap<String, Bytes>;
+
+/// Takes a lasting note to the others; one that says nothing takes its predecessor away.
+pub fn learn(notes: &mut Notes, note: Note) {
+    match note.value.is_empty() {
+        true => notes.remove(&note.name),
+        false => notes.insert(note.name, note.value),
+    };
+}
 
 /// What happens to a log.
 #[derive(Clone, Debug)]

@@ -348,6 +348,8 @@ fn notes_stay_with_their_events_and_outlive_them() {
         life.log.publish_noted(run(), Vec::new(), 0, Some(note("a", "early")));
         life.log.note(note("b", "old"));
         life.log.note(note("b", "new"));
+        life.log.note(note("c", "wrong"));
+        life.log.note(note("c", ""));
         (0..300).for_each(|_| drop(life.log.publish(run(), Vec::new(), 0)));
     }
     let notes = Life::keeper(&scratch.0, limits).notes;

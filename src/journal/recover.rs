@@ -13,7 +13,7 @@ use super::{
 use crate::{
     id::{Epoch, Id},
     log::Log,
-    recorder::{Note, Notes, Recorded, Restored, Tag},
+    recorder::{Note, Notes, Recorded, Restored, Tag, learn},
     units::now_ms,
 };
 use bytes::Bytes;
@@ -44,11 +44,12 @@ pub struct Found {
 }
 
 impl Found {
-    fn take(&mut self, Note { name, value, lasting }: Note, beside: &Recorded) {
+    fn take(&mut self, note: Note, beside: &Recorded) {
         match beside {
-            _ if lasting => drop(self.notes.insert(name, value)),
+            _ if note.lasting => learn(&mut self.notes, note),
             Recorded::Batch(batch) => {
-                self.tags.push(Tag { name, value, first: batch.id(0), last: batch.id(batch.len() - 1) });
+                let (first, last) = (batch.id(0), batch.id(batch.len() - 1));
+                self.tags.push(Tag { name: note.name, value: note.value, first, last });
             }
             _ => {}
         }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     id::Id,
     log::{Gap, Limits, Log},
-    recorder::{Extent, Note, Notes, Own, Record, Recorder, Vitals, Work},
+    recorder::{Extent, Note, Notes, Own, Record, Recorder, Vitals, Work, learn},
     units::now_ms,
 };
 use std::{
@@ -235,7 +235,9 @@ impl Journal {
             Record::Place(id, own) => self.place = Some(((*id).clone(), *own)),
             Record::Nothing => {}
         }
-        self.notes.extend(note.filter(|note| note.lasting).map(|note| (note.name, note.value)));
+        if let Some(note) = note.filter(|note| note.lasting) {
+            learn(&mut self.notes, note);
+        }
     }
 
     fn stand(&mut self, id: Id) {
