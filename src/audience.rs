@@ -6,7 +6,7 @@
 
 use crate::{
     event::{Attrs, Batch},
-    matcher::Match,
+    wanted::Wanted,
 };
 use serde_json::{Map, Value};
 use std::{
@@ -15,14 +15,14 @@ use std::{
 };
 
 /// What one reader may and wants to see.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Viewer {
     /// The subscriber's metadata: always text.
     pub metadata: HashMap<String, String>,
     /// A hop with the right to everything, whatever the audience.
     pub relay: bool,
     /// Only events that match.
-    pub wanted: Option<Arc<Match>>,
+    pub wanted: Option<Arc<Wanted>>,
 }
 
 /// Which events of a batch a reader sees.
@@ -59,12 +59,11 @@ impl Viewer {
         if self.wanted.is_none() && (self.relay || !batch.is_addressed()) {
             return Seen::All;
         }
-        let seen = |(i, event): &(usize, crate::event::Event)| {
-            *i >= from
-                && self.admits(event.attrs.as_deref())
-                && self.wanted.as_ref().is_none_or(|wanted| wanted.matches(&event.payload))
+        let admitted = |i: &usize| *i >= from && self.admits(batch.attrs_of(*i).map(|attrs| &**attrs));
+        let indices: Vec<usize> = match &self.wanted {
+            Some(wanted) => wanted.of(batch).iter().map(|&i| i as usize).filter(admitted).collect(),
+            None => (from..batch.len()).filter(admitted).collect(),
         };
-        let indices: Vec<usize> = batch.events().filter(seen).map(|(i, _)| i).collect();
         if indices.len() == batch.len() - from { Seen::All } else { Seen::Some(indices) }
     }
 }

@@ -27,6 +27,11 @@ impl Match {
         Match(alternatives)
     }
 
+    /// Of these one must match: what must be there, by name or dotted path.
+    pub fn alternatives(&self) -> &[Map<String, Value>] {
+        &self.0
+    }
+
     /// Whether every field of an alternative is there and equal.
     pub fn matches(&self, payload: &[u8]) -> bool {
         if self.0.is_empty() || self.0.iter().any(Map::is_empty) {

@@ -7,6 +7,7 @@ use crate::{
     log::Log,
     recorder::Note,
     tally::Tally,
+    wanted::Wishes,
 };
 use std::{
     collections::BTreeMap,
@@ -68,6 +69,11 @@ pub trait Stage: Send {
     fn is_pure(&self) -> bool {
         true
     }
+
+    /// Counts the events on which it failed, if it can fail.
+    fn errors(&self) -> Option<Arc<AtomicU64>> {
+        None
+    }
 }
 
 /// See the module's text.
@@ -88,8 +94,11 @@ pub struct Topic {
     pub readers: AtomicUsize,
     /// Whom an event reaches.
     pub roll: Roll,
+    /// What readers want to see of it.
+    pub wishes: Wishes,
     /// What became of the readers.
     pub tally: Tally,
+    stage_errors: Vec<Arc<AtomicU64>>,
 }
 
 impl Topic {
@@ -97,6 +106,7 @@ impl Topic {
     ///
     /// `view` names the stages, so that replicas with the same ones can tell (LINKS 3).
     pub fn new(path: String, log: Log, stages: Vec<Box<dyn Stage>>, view: &str, policy: Policy) -> Self {
+        let stage_errors = stages.iter().filter_map(|stage| stage.errors()).collect();
         let staged = !stages.is_empty();
         if staged {
             log.set_inexact();
@@ -112,7 +122,9 @@ impl Topic {
             moves: AtomicU64::new(0),
             readers: AtomicUsize::new(0),
             roll: Roll::default(),
+            wishes: Wishes::default(),
             tally: Tally::default(),
+            stage_errors,
         }
     }
 
@@ -176,6 +188,11 @@ impl Topic {
     /// How often the path to the origin has changed.
     pub fn moves(&self) -> u64 {
         self.moves.load(Ordering::Acquire)
+    }
+
+    /// Events on which a stage failed: they were dropped.
+    pub fn stage_errors(&self) -> u64 {
+        self.stage_errors.iter().map(|errors| errors.load(Ordering::Relaxed)).sum()
     }
 
     /// Readers connected now.

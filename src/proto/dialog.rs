@@ -1,7 +1,6 @@
 //! A reader on a WebSocket that is spoken with: what it says decides what it sees.
 
 use crate::matcher::Match;
-use std::sync::Arc;
 
 /// What is done about a message, in order.
 #[derive(Debug)]
@@ -9,7 +8,7 @@ pub enum Said {
     /// It gets this text message.
     Text(String),
     /// From here on it sees what this matches; without one everything.
-    See(Option<Arc<Match>>),
+    See(Option<Match>),
 }
 
 /// The other end of a conversation; one for each connection.

@@ -54,7 +54,8 @@ pub struct Page {
 pub async fn page(site: &Site, parts: &Parts) -> Result<Page, Refusal> {
     let topic = subscribe::find_topic(site, parts)?;
     subscribe::check_origin(&site.rules, &parts.headers)?;
-    let ask = Ask { viewer: subscribe::viewer(parts, false)?, envelope: site.rules.envelope, ..read_ask(parts)? };
+    let ask =
+        Ask { viewer: subscribe::viewer(&topic, parts, false)?, envelope: site.rules.envelope, ..read_ask(parts)? };
     if ask.since.is_some() {
         subscribe::wait_for_window(site, &topic).await?;
     }

@@ -157,7 +157,7 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
     describe(site, &topic, wire, &mut headers);
     allow_origin(&site.rules, &parts.headers, &mut headers);
     let may_publish = wire.protocol() == Wire::Ws && auth::may_publish(site, parts);
-    let viewer = Arc::new(viewer(parts, is_trusted_hop(site, parts, wire))?);
+    let viewer = Arc::new(viewer(&topic, parts, is_trusted_hop(site, parts, wire))?);
     let start = topic.log.seek(since.as_ref(), now_ms());
     let expires = auth::expiry(parts);
     let dialog = conversation.map(|registry| registry.converse());
@@ -168,11 +168,11 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
 ///
 /// # Errors
 /// 400 for a match that is not a JSON object.
-pub fn viewer(parts: &Parts, relay: bool) -> Result<Viewer, Refusal> {
+pub fn viewer(topic: &Topic, parts: &Parts, relay: bool) -> Result<Viewer, Refusal> {
     let metadata = audience::from_query(query_pairs(parts));
     let wanted = metadata.get("match").map(|text| Match::parse(text)).transpose();
     let wanted = wanted.map_err(|why| Refusal::new(StatusCode::BAD_REQUEST, format!("Invalid match: {why}")))?;
-    Ok(Viewer { metadata, relay, wanted: wanted.map(Arc::new) })
+    Ok(Viewer { metadata, relay, wanted: wanted.map(|wanted| topic.wishes.share(wanted)) })
 }
 
 /// LINKS 24: events for others go only to a link with the right to them. Without any access control that is a link

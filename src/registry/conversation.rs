@@ -4,7 +4,6 @@
 use super::interest::{Interest, MAX_FILTERS, Wrong};
 use crate::proto::dialog::{Dialog, Said};
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 
 /// One client's.
 #[derive(Default)]
@@ -45,7 +44,7 @@ impl Conversation {
     fn answer(&self, changed: Result<(), Wrong>, done: Value) -> Vec<Said> {
         match changed {
             Ok(()) => {
-                vec![Said::See(self.interest.to_match().map(Arc::new)), answer(done)]
+                vec![Said::See(self.interest.to_match()), answer(done)]
             }
             Err(Wrong::Form) => vec![invalid()],
             Err(Wrong::TooMany) => vec![error(&format!("Too many filters: {MAX_FILTERS} at most"))],

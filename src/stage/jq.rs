@@ -10,7 +10,13 @@ use jaq_core::{
     unwrap_valr,
 };
 use jaq_json::{Val, read};
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
 
 /// A compiled program.
 pub struct Program {
@@ -75,13 +81,16 @@ fn explain<P>(text: &str, errors: &[(File<&str, P>, jaq_core::load::Error<&str>)
 }
 
 /// What a stage does with an event on which its program fails: counts it, drops it, and says so at most once a second.
+#[derive(Default)]
 struct Failures {
+    all: Arc<AtomicU64>,
     since_told: u64,
     told: Option<Instant>,
 }
 
 impl Failures {
     fn count(&mut self, program: &str, error: &str) {
+        self.all.fetch_add(1, Relaxed);
         self.since_told += 1;
         if self.told.is_none_or(|told| told.elapsed() >= Duration::from_secs(1)) {
             tracing::warn!(program, error, events = self.since_told, "jq failed: dropped");
@@ -106,14 +115,14 @@ pub struct Map {
 impl Keep {
     /// From a compiled program.
     pub fn new(program: Program) -> Self {
-        Keep { program, failures: Failures { since_told: 0, told: None } }
+        Keep { program, failures: Failures::default() }
     }
 }
 
 impl Map {
     /// From a compiled program.
     pub fn new(program: Program) -> Self {
-        Map { program, failures: Failures { since_told: 0, told: None } }
+        Map { program, failures: Failures::default() }
     }
 }
 
@@ -124,6 +133,10 @@ impl Stage for Keep {
             Ok(false) => {}
             Err(error) => self.failures.count(&self.program.text, &error),
         }
+    }
+
+    fn errors(&self) -> Option<Arc<AtomicU64>> {
+        Some(self.failures.all.clone())
     }
 }
 
@@ -141,6 +154,10 @@ impl Stage for Map {
             }
             Err(error) => self.failures.count(&self.program.text, &error),
         }
+    }
+
+    fn errors(&self) -> Option<Arc<AtomicU64>> {
+        Some(self.failures.all.clone())
     }
 }
 

@@ -88,6 +88,9 @@ fn input(topics: &Topics, all: &mut Families) {
     let help = "Bytes of the events that came in, with frame headers";
     each(all.bytes(MetricType::Counter, "event", help), |topic| topic.log.totals().bytes);
     each(all.counter("gaps", "Losses that entered the log"), |topic| topic.log.totals().gaps);
+    each(all.counter("stage_errors", "Events on which a stage failed"), |topic| topic.stage_errors());
+    let help = "Events held against readers' own matches";
+    each(all.counter("matches_evaluated", help), |topic| topic.wishes.evaluated());
     each(all.gauge("window_events", "Events retained"), |topic| topic.log.totals().held_events);
     each(all.bytes(MetricType::Gauge, "window", "Bytes retained"), |topic| topic.log.totals().held_bytes);
     each(all.counter("gaps_told", "Times that a reader was told of a loss"), |topic| topic.tally.gaps_told());

@@ -5,11 +5,9 @@ use super::{
     conn::{Conn, Place},
 };
 use crate::{
-    audience::Viewer,
     id::{Id, Since},
     link::GoAway,
     log::{Gap, Joined, Start},
-    matcher::Match,
     proto::wire::{Farewell, WIRES, Wire},
     topic::Topic,
     units::now_ms,
@@ -45,28 +43,12 @@ pub(super) struct Lane {
     pub(super) parked: Vec<usize>,
     /// Unacknowledged bytes after which a `p` is due: few enough that a small window does not run dry meanwhile.
     pub(super) told_every: u64,
-    /// Matches in use.
-    pub(super) matches: Vec<Arc<Match>>,
     pub(super) quiet_since: Instant,
 }
 
 impl Lane {
     pub(super) fn group(wire: Wire, chunked: bool, picky: bool) -> usize {
         wire.index() * 4 + usize::from(chunked) * 2 + usize::from(picky)
-    }
-
-    /// Readers with equal matches share one, so that it is evaluated once per event.
-    pub(super) fn share_match(&mut self, viewer: Arc<Viewer>) -> Arc<Viewer> {
-        let Some(wanted) = &viewer.wanted else { return viewer };
-        self.matches.retain(|known| Arc::strong_count(known) > 1 || known == wanted);
-        let shared = match self.matches.iter().find(|known| *known == wanted) {
-            Some(known) => known.clone(),
-            None => {
-                self.matches.push(wanted.clone());
-                return viewer;
-            }
-        };
-        Arc::new(Viewer { wanted: Some(shared), metadata: viewer.metadata.clone(), relay: viewer.relay })
     }
 
     fn group_of(conn: &Conn) -> usize {

@@ -263,7 +263,7 @@ impl Shard {
         let key = entry.key();
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut socket, Token(key), interest)?;
-        let viewer = self.lanes[lane].share_match(reader.viewer);
+        let viewer = reader.viewer;
         let Reader { wire, chunked, may_publish, skip, permit, .. } = reader;
         let mut conn = Conn::new(socket, lane, ReaderParts { wire, chunked, viewer, may_publish, skip, permit });
         if wire == Wire::Link || reader.owner.is_some() {
@@ -311,7 +311,6 @@ impl Shard {
             behind: Vec::new(),
             parked: Vec::new(),
             told_every: POSITION_EVERY.min(topic.log.limits().bytes / 4),
-            matches: Vec::new(),
             quiet_since: Instant::now(),
         });
         self.lanes.len() - 1

@@ -239,7 +239,8 @@ impl Steps {
     }
 
     /// From here on it sees what this matches; without one everything.
-    pub fn see(&mut self, wanted: Option<Arc<Match>>) {
+    pub fn see(&mut self, wanted: Option<Match>) {
+        let wanted = wanted.map(|wanted| self.topic.wishes.share(wanted));
         let Viewer { metadata, relay, .. } = &*self.viewer;
         self.viewer = Arc::new(Viewer { metadata: metadata.clone(), relay: *relay, wanted });
     }
