@@ -191,3 +191,24 @@ fn a_socket_that_was_passed_outlives_the_process() {
     assert_eq!(waiting.join().expect("a client"), 200);
     assert_eq!(raw::get(&url).text(), r#"["while nobody was there"]"#);
 }
+
+/// The kernel lets clients in before the process does: whoever is in that far is answered, not reset.
+#[test]
+fn who_has_got_through_is_answered() {
+    // More than are let in before the end is heard of.
+    const CLIENTS: usize = 600;
+    for options in ["", "--reuse-port"] {
+        let mut hub = Wsevent::line(&format!("--no-produce {options}")).serve();
+        hub.signal("STOP");
+        let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| Raw::connect("localhost", hub.port())).collect();
+        for client in &mut clients {
+            client.send("GET /-/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        }
+        hub.signal("TERM");
+        hub.signal("CONT");
+        for client in &mut clients {
+            assert_eq!(client.read_head().status, 200, "{options}");
+        }
+        assert_eq!(hub.wait(), 128 + 15);
+    }
+}

@@ -81,6 +81,8 @@ pub async fn serve(
     let connection = server.serve_connection(io, service).with_upgrades();
     tokio::pin!(connection);
     tokio::select! {
+        // A request that has come is read before the drain is heard of: else it would be dropped.
+        biased;
         ended = &mut connection => return ended.map_err(io::Error::other),
         _ = closing.drain_begun() => Pin::new(&mut *connection).graceful_shutdown(),
     }
