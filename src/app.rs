@@ -100,11 +100,11 @@ pub async fn run(
     let mut watched: Vec<Arc<dyn Check>> = Vec::new();
     let identity = secure(&mut site, &plan, &mut watched)?;
     watched.extend(balancing::set_up(&mut site, &mut plan, identity.clone())?);
-    tokio::spawn(files::watch(watched, reload));
     let (topic, mut past) = build_topic(&plan)?;
     site.repeats.restore(&topic.path, std::mem::take(&mut past.tags));
     let topic = Arc::new(topic);
-    registering::set_up(&mut site, &plan, &topic);
+    registering::set_up(&mut site, &plan, &topic, &mut watched)?;
+    tokio::spawn(files::watch(watched, reload));
     let site = Arc::new(site);
     tokio::spawn(site.clone().keep_house());
     if site.balancer.is_none() || plan.streams() {

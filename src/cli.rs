@@ -103,6 +103,8 @@ pub enum Command {
     Trace(Trace),
     /// Measure: many readers of a URL, a source of stamped events, or both
     Bench(Box<Bench>),
+    /// Print what stands in --users for the password on standard input
+    HashPassword,
     /// Judge the token on standard input: print its claims, or why it is refused (exit code 77)
     CheckToken {
         #[command(flatten)]

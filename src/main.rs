@@ -18,6 +18,7 @@ use wsevent::{
     net::{Dialer, redacted},
     plan,
     proto::admin::fetch::Silence,
+    registry::users,
     source::exec,
     tls,
     token::Keys,
@@ -143,6 +144,7 @@ fn show_help(long: bool) {
 fn run_command(command: &Command, args: &Args) {
     match command {
         Command::CheckToken { keys } => check_token(keys, args),
+        Command::HashPassword => hash_password(),
         Command::Trace(typed) => trace(typed),
         Command::Bench(typed) => bench(typed, args),
         _ => print_definitions(command),
@@ -164,6 +166,22 @@ fn check_token(keys: &cli::Keys, args: &Args) {
     match keys.describe(token.trim(), now_ms()) {
         Ok(claims) => drop(writeln!(io::stdout(), "{claims}")),
         Err(why) => fail(REFUSED, &format!("the token is refused: {why}")),
+    }
+}
+
+/// Prints what stands for the password on standard input; a line feed behind it is none of it.
+fn hash_password() {
+    let mut password = String::new();
+    if let Err(error) = io::stdin().read_to_string(&mut password) {
+        fail(FAILED, &format!("read the password from standard input: {error}"));
+    }
+    let password = password.strip_suffix('\n').unwrap_or(&password);
+    if password.is_empty() {
+        fail(USAGE, &"type the password on standard input");
+    }
+    match users::hash(password) {
+        Ok(hash) => drop(writeln!(io::stdout(), "{hash}")),
+        Err(error) => fail(FAILED, &format!("hash the password: {error}")),
     }
 }
 
@@ -229,7 +247,7 @@ fn print_definitions(command: &Command) {
             Ok(())
         }
         Command::Man => manual::render(definitions, &mut out),
-        Command::CheckToken { .. } | Command::Trace(_) | Command::Bench(_) => Ok(()),
+        Command::CheckToken { .. } | Command::HashPassword | Command::Trace(_) | Command::Bench(_) => Ok(()),
     };
     let _ = printed.and_then(|()| io::stdout().write_all(&out));
 }

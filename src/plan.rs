@@ -227,7 +227,7 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
         keys,
     };
     // Where ids are kept, nothing can stand between them.
-    plan.rules.publish_by_right = !plan.keys.paths().is_empty() && !plan.keeps_ids();
+    plan.rules.publish_by_right = !plan.keys.paths().is_empty() && !plan.keeps_ids() && plan.registry.is_none();
     Ok(plan)
 }
 
@@ -668,7 +668,7 @@ mod tests {
                     && !p.rules.accept_publish
             }),
             ("--registry -heartbeat-timeout 500ms", |p| {
-                p.registry.is_some_and(|r| r.patience.heartbeat_timeout == Duration::from_millis(500))
+                p.registry.as_ref().is_some_and(|r| r.patience.heartbeat_timeout == Duration::from_millis(500))
                     && p.produce.is_none()
                     && !p.rules.accept_publish
             }),
@@ -711,6 +711,10 @@ mod tests {
             ("--balance ftp://a", "https"),
             ("--balance a:1 --no-serve", "--no-serve"),
             ("--balance a:1 --balance-mode stream", "http://H:P/PATH"),
+            ("--registry --users u", "--jwt-secret-file"),
+            ("--registry --protect-writes", "--jwt-secret-file"),
+            ("--users u", "--registry"),
+            ("--registry --accept-publish", "--accept-publish"),
             ("--registry --produce -", "--produce"),
             ("--registry --serve :1/x", "/events"),
             ("--registry --heartbeat-timeout 0s", "30s"),

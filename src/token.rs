@@ -5,7 +5,7 @@
 
 use crate::files;
 use jsonwebtoken::{
-    Algorithm, DecodingKey, Header, Validation, decode, decode_header,
+    Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode,
     errors::ErrorKind,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse},
 };
@@ -19,6 +19,8 @@ use std::{
 const CLOCK_SKEW_SECS: f64 = 30.0;
 /// A shorter HS256 secret can be guessed from one token (RFC 7518 §3.2).
 const GOOD_SECRET: usize = 32;
+/// The role of who may only look.
+const VIEWER: &str = "viewer";
 
 /// Where the keys are.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -44,6 +46,8 @@ impl KeyFiles {
 pub struct Keys {
     tokens: Vec<String>,
     signers: Vec<Signer>,
+    /// To sign with, if there is a secret.
+    pen: Option<EncodingKey>,
     audience: Vec<String>,
 }
 
@@ -92,6 +96,11 @@ impl Grant {
         }
     }
 
+    /// Whether it may change anything: who is only a viewer may not.
+    pub fn may_write(&self) -> bool {
+        self.roles.is_empty() || self.roles.iter().any(|role| role != VIEWER)
+    }
+
     /// What signed claims say at `now` (Unix seconds).
     ///
     /// # Errors
@@ -116,12 +125,20 @@ impl Grant {
             publish: texts(claims, "publish")
                 .map_err(|()| "its publish claim is no array of texts")?
                 .unwrap_or_default(),
-            roles: texts(claims, "roles").map_err(|()| "its roles claim is no array of texts")?.unwrap_or_default(),
+            roles: roles(claims).map_err(|()| "its roles claim is no array of texts")?,
             relay,
             is_static: false,
             ends: Some((ends * 1000.0) as u64),
         })
     }
+}
+
+/// `roles`, and the single `role`.
+fn roles(claims: &Map<String, Value>) -> Result<Vec<String>, ()> {
+    let mut roles = texts(claims, "roles")?.unwrap_or_default();
+    let role = claims.get("role").and_then(Value::as_str).filter(|role| !roles.iter().any(|known| known == role));
+    roles.extend(role.map(String::from));
+    Ok(roles)
 }
 
 fn texts(claims: &Map<String, Value>, name: &str) -> Result<Option<Vec<String>>, ()> {
@@ -165,8 +182,15 @@ impl Keys {
     pub fn load(from: &KeyFiles) -> io::Result<Self> {
         let tokens = from.tokens.as_deref().map(read_tokens).transpose()?.unwrap_or_default();
         let mut signers = from.jwks.as_deref().map(read_jwks).transpose()?.unwrap_or_default();
-        signers.extend(from.secret.as_deref().map(read_secret).transpose()?);
-        Ok(Keys { tokens, signers, audience: from.audience.clone() })
+        let secret = from.secret.as_deref().map(read_secret).transpose()?;
+        let pen = secret.as_deref().map(EncodingKey::from_secret);
+        signers.extend(secret.as_deref().map(Signer::from_secret));
+        Ok(Keys { tokens, signers, pen, audience: from.audience.clone() })
+    }
+
+    /// A token with these claims (HS256); `None` without a secret.
+    pub fn sign(&self, claims: &Map<String, Value>) -> Option<String> {
+        encode(&Header::new(Algorithm::HS256), claims, self.pen.as_ref()?).ok()
     }
 
     /// What this token's bearer may do at `now_ms`.
@@ -240,6 +264,10 @@ impl Signer {
         named && header.alg == self.algorithm
     }
 
+    fn from_secret(secret: &[u8]) -> Self {
+        Signer { kid: None, algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) }
+    }
+
     /// `None` for a key that is not for signatures of a kind we take.
     fn from_jwk(jwk: &Jwk) -> Option<Self> {
         let algorithm = match &jwk.algorithm {
@@ -299,7 +327,7 @@ fn is_token(text: &str) -> bool {
 }
 
 /// The whole content, without one final line feed.
-fn read_secret(path: &Path) -> io::Result<Signer> {
+fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
     const OPTION: &str = "--jwt-secret-file";
     let content = files::read(OPTION, path)?;
     let secret = content.strip_suffix(b"\n").unwrap_or(&content);
@@ -309,7 +337,7 @@ fn read_secret(path: &Path) -> io::Result<Signer> {
     if secret.len() < GOOD_SECRET {
         tracing::warn!(file = %path.display(), "the secret is shorter than 32 bytes: it can be guessed from a token");
     }
-    Ok(Signer { kid: None, algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) })
+    Ok(secret.to_vec())
 }
 
 fn read_jwks(path: &Path) -> io::Result<Vec<Signer>> {
@@ -376,6 +404,11 @@ mod tests {
         assert!(
             grant.may_subscribe("/a/b") && !grant.may_subscribe("/b") && !grant.may_publish("/a/b") && !grant.relay
         );
+        let roles = |claims: Value| judge(claims).expect("good").roles;
+        assert_eq!(roles(json!({"exp": 2000, "role": "a", "roles": ["b", "a"]})), ["b", "a"]);
+        assert_eq!(roles(json!({"exp": 2000, "role": "a"})), ["a"]);
+        let writes = |role: &str| judge(json!({"exp": 2000, "role": role})).expect("good").may_write();
+        assert!(writes("service") && !writes("viewer"));
         let wide = judge(json!({"exp": 1e300, "publish": ["*"], "relay": true})).expect("good");
         assert!(wide.may_subscribe("/any") && wide.may_publish("/any") && wide.relay);
     }

@@ -1,78 +1,15 @@
 //! The registry as its users see it: commands over HTTP, facts on every protocol.
 
 mod common;
+mod services;
 
 use common::{
-    Running, Wsevent, eventually,
-    raw::{self, Answer, Frame, Raw, TEXT},
+    Running, eventually,
+    raw::{self, Frame, Raw, TEXT},
     reader::Reader,
 };
 use serde_json::{Value, json};
-
-fn registry(options: &str) -> Running {
-    Wsevent::line("--registry").args(options.split_whitespace()).serve()
-}
-
-fn at(registry: &Running, path: &str) -> String {
-    format!("http://{}{path}", registry.address())
-}
-
-/// Status and JSON of an answer.
-fn answered(answer: &Answer) -> (u16, Value) {
-    assert_eq!(answer.header("content-type"), Some("application/json"), "{answer:?}");
-    (answer.status, serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {answer:?}")))
-}
-
-fn get(registry: &Running, path: &str) -> (u16, Value) {
-    answered(&raw::get(&at(registry, path)))
-}
-
-fn send(registry: &Running, method: &str, path: &str, body: &Value) -> (u16, Value) {
-    answered(&raw::request(method, &at(registry, path), "", body.to_string().as_bytes()))
-}
-
-fn post(registry: &Running, path: &str, body: &Value) -> (u16, Value) {
-    send(registry, "POST", path, body)
-}
-
-fn register(registry: &Running, service: &str, port: u16) {
-    let body = json!({"serviceName": service, "host": "localhost", "port": port});
-    let id = format!("{service}:localhost:{port}");
-    assert_eq!(post(registry, "/register", &body), (200, json!({"nodeId": id, "status": "registered"})));
-}
-
-/// The events so far, without their times.
-fn history(registry: &Running) -> Vec<Value> {
-    let (status, events) = get(registry, "/events?limit=1000");
-    assert_eq!(status, 200);
-    events.as_array().expect("an array").iter().map(timeless).collect()
-}
-
-/// An envelope without its time, which must be there.
-fn timeless(event: &Value) -> Value {
-    let mut event = event.as_object().expect("an object").clone();
-    assert_eq!(event.keys().collect::<Vec<_>>(), ["event", "data", "timestamp"]);
-    assert!(event.remove("timestamp").is_some_and(|time| time.is_u64()));
-    event.into()
-}
-
-fn told(name: &str, service: &str, port: u16) -> Value {
-    json!({"event": name, "data": {"serviceName": service, "nodeId": format!("{service}:localhost:{port}")}})
-}
-
-/// A client of the WebSocket at `/`.
-async fn listener(registry: &Running) -> Reader {
-    Reader::open(&at(registry, "/")).await
-}
-
-async fn next(reader: &mut Reader) -> Value {
-    serde_json::from_str(&reader.text().await).expect("JSON")
-}
-
-async fn ask(reader: &mut Reader, message: Value) -> Value {
-    reader.send(message.to_string()).await;
-    next(reader).await
-}
+use services::{answered, ask, at, get, history, listener, next, post, register, registry, send, timeless, told};
 
 #[test]
 fn instances_come_beat_and_go_and_each_change_is_told_once() {

@@ -1,12 +1,41 @@
 //! The registry of a plan.
 
-use crate::{plan::Plan, registry::Registry, site::Site, topic::Topic};
+use super::StartError;
+use crate::{
+    files::{Check, Watched},
+    plan::Plan,
+    registry::{Registry, Settings, access::Access, users::Users},
+    site::Site,
+    topic::Topic,
+};
 use std::sync::Arc;
 
 /// Puts the registry into the site, if there is to be one, and lets it run.
-pub fn set_up(site: &mut Site, plan: &Plan, topic: &Arc<Topic>) {
-    let Some(settings) = plan.registry else { return };
-    let registry = Arc::new(Registry::new(settings, topic.clone()));
+///
+/// # Errors
+/// When the users cannot be read.
+pub fn set_up(
+    site: &mut Site,
+    plan: &Plan,
+    topic: &Arc<Topic>,
+    watched: &mut Vec<Arc<dyn Check>>,
+) -> Result<(), StartError> {
+    let Some(settings) = &plan.registry else { return Ok(()) };
+    let access = access(site, settings, watched)?;
+    let registry = Arc::new(Registry::new(settings.clone(), topic.clone(), access));
     tokio::spawn(registry.clone().run());
     site.registry = Some(registry);
+    Ok(())
+}
+
+fn access(site: &Site, settings: &Settings, watched: &mut Vec<Arc<dyn Check>>) -> Result<Option<Access>, StartError> {
+    let Some(keys) = &site.keys else { return Ok(None) };
+    let mut access = Access::new(keys.clone(), settings.token_ttl, settings.auth_deadline);
+    access.protect_writes = settings.protect_writes;
+    if let Some(path) = settings.users.clone() {
+        let users = Arc::new(Watched::open(vec![path.clone()], move || Users::load(&path))?);
+        watched.push(users.clone());
+        access.users = Some(users);
+    }
+    Ok(Some(access))
 }

@@ -1,6 +1,6 @@
 //! What a registry is to do.
 
-use super::{Planned, ServePlan, balance::breaker, refuse};
+use super::{Planned, ServePlan, balance::breaker, key_files, refuse};
 use crate::{
     cli::Args,
     registry::{Settings, nodes::Patience},
@@ -11,9 +11,14 @@ use std::time::Duration;
 pub fn registering(args: &Args, serve: &Option<ServePlan>) -> Planned<Option<Settings>> {
     let typed = &args.registry;
     if typed.registry != Some(true) {
-        return Ok(None);
+        let about = [("--users", typed.users.is_some()), ("--protect-writes", typed.protect_writes == Some(true))];
+        return match about.iter().find(|(_, typed)| *typed) {
+            Some((option, _)) => refuse(format!("{option} is about a registry: add --registry")),
+            None => Ok(None),
+        };
     }
     check_roles(args)?;
+    check_access(args)?;
     if serve.as_ref().is_some_and(|serve| serve.path != super::PATH) {
         return refuse("--registry tells its events at /events, beside the paths of its API: drop --serve-path");
     }
@@ -22,7 +27,29 @@ pub fn registering(args: &Args, serve: &Option<ServePlan>) -> Planned<Option<Set
         return refuse("--heartbeat-timeout 0 would remove everybody at once: type for instance 30s");
     }
     let patience = Patience { heartbeat_timeout, expiry_guard: typed.expiry_guard, breaker: breaker(&args.balance) };
-    Ok(Some(Settings { patience, register_rate: typed.register_rate }))
+    Ok(Some(Settings {
+        patience,
+        register_rate: typed.register_rate,
+        users: typed.users.clone(),
+        token_ttl: typed.token_ttl.unwrap_or(Duration::from_secs(3600)),
+        auth_deadline: typed.auth_deadline.unwrap_or(Duration::from_secs(10)),
+        protect_writes: typed.protect_writes == Some(true),
+    }))
+}
+
+/// There is no secret that everybody knows.
+fn check_access(args: &Args) -> Planned<()> {
+    let (typed, keys) = (&args.registry, &args.keys);
+    if typed.users.is_some() && keys.jwt_secret_file.is_none() {
+        return refuse("--users get tokens that are signed with a secret: add --jwt-secret-file FILE");
+    }
+    if typed.protect_writes == Some(true) && key_files(keys).paths().is_empty() {
+        return refuse("--protect-writes asks for tokens: add --jwt-secret-file, --jwks or --token-file");
+    }
+    if typed.token_ttl.is_some_and(|ttl| ttl < Duration::from_secs(1)) {
+        return refuse("--token-ttl is in whole seconds: type for instance 1h");
+    }
+    Ok(())
 }
 
 /// A registry's topic has what it tells itself.
@@ -35,11 +62,12 @@ fn check_roles(args: &Args) -> Planned<()> {
             !consume.consume.is_empty() || consume.consume_address.is_some() || consume.consume_path.is_some(),
         ),
         ("--produce", args.produce.produce.is_some()),
+        ("--accept-publish", args.serve.accept_publish == Some(true)),
         ("--journal", args.window.journal.is_some()),
         ("--no-serve", args.serve.no_serve == Some(true)),
     ];
     match others.iter().find(|(_, typed)| *typed) {
-        Some((option, _)) => refuse(format!("--registry is an instance of its own: drop {option}")),
+        Some((option, _)) => refuse(format!("--registry tells what it knows itself: drop {option}")),
         None => Ok(()),
     }
 }

@@ -6,6 +6,7 @@
 
 use super::subscribe::{Peer, Refusal, is_named_origin};
 use crate::{
+    registry,
     site::{Rules, Site},
     token::Grant,
     units::now_ms,
@@ -32,6 +33,8 @@ const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 enum Right {
     Subscribe,
     Publish,
+    /// To change what a registry knows.
+    Write,
 }
 
 /// Judges the request's token, if access is controlled here, and leaves the [`Grant`] in the request's extensions.
@@ -39,11 +42,7 @@ enum Right {
 /// # Errors
 /// 401 without a good token, 403 when the token does not cover the path.
 pub fn admit(site: &Site, parts: &mut Parts) -> Result<(), Refusal> {
-    let (Some(keys), Some(right)) = (&site.keys, needed(parts)) else { return Ok(()) };
-    let unknown = || {
-        let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "a valid token is needed");
-        refusal.with(header::WWW_AUTHENTICATE, "Bearer")
-    };
+    let (Some(keys), Some(right)) = (&site.keys, needed(site, parts)) else { return Ok(()) };
     let token = token_of(&site.rules, &parts.headers).ok_or_else(unknown)?;
     let grant = keys.get().judge(token, now_ms()).map_err(|why| {
         tracing::debug!(peer = ?parts.extensions.get::<Peer>(), why, "token refused");
@@ -53,6 +52,7 @@ pub fn admit(site: &Site, parts: &mut Parts) -> Result<(), Refusal> {
     let covered = match right {
         Right::Subscribe => grant.may_subscribe(path),
         Right::Publish => grant.may_publish(path),
+        Right::Write => grant.may_write(),
     };
     if !covered {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "the token does not cover this"));
@@ -61,8 +61,21 @@ pub fn admit(site: &Site, parts: &mut Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// `None` for what anybody may ask: whether we are well, and what a browser asks before its request (Fetch §3.2.2).
-fn needed(parts: &Parts) -> Option<Right> {
+/// Without a good token.
+pub fn unknown() -> Refusal {
+    let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "a valid token is needed");
+    refusal.with(header::WWW_AUTHENTICATE, "Bearer")
+}
+
+/// `None` for what anybody may ask: whether we are well, what a browser asks before its request (Fetch §3.2.2), and what
+/// a registry leaves open; on its WebSocket the token may come as the first message.
+fn needed(site: &Site, parts: &Parts) -> Option<Right> {
+    if let Some(registry) = site.registry.as_ref().filter(|_| registry::http::is_asked(site, parts)) {
+        return registry::http::is_protected(registry, parts).then_some(Right::Write);
+    }
+    if registry::http::is_conversation(site, parts) {
+        return None;
+    }
     match (&parts.method, parts.uri.path()) {
         (&Method::OPTIONS, _) | (_, "/-/healthz" | "/-/readyz") => None,
         (&Method::POST, _) => Some(Right::Publish),
@@ -71,7 +84,7 @@ fn needed(parts: &Parts) -> Option<Right> {
 }
 
 /// The token, wherever it stands; the most explicit place wins.
-fn token_of<'a>(rules: &Rules, headers: &'a HeaderMap) -> Option<&'a str> {
+pub fn token_of<'a>(rules: &Rules, headers: &'a HeaderMap) -> Option<&'a str> {
     let bearer = values(headers, header::AUTHORIZATION).find_map(|value| {
         let (scheme, token) = value.trim().split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -116,8 +129,12 @@ pub fn is_relay(site: &Site, parts: &Parts) -> Option<bool> {
 
 /// When the token ends.
 pub fn expiry(parts: &Parts) -> Option<Instant> {
-    let left = Duration::from_millis(grant(parts)?.ends?.saturating_sub(now_ms()));
-    Some(Instant::now() + left.min(NEVER))
+    grant(parts)?.ends.map(instant_of)
+}
+
+/// A time in Unix milliseconds by the clock that never jumps.
+pub fn instant_of(ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(ms.saturating_sub(now_ms())).min(NEVER)
 }
 
 #[cfg(test)]

@@ -67,6 +67,8 @@ struct Session {
     may_publish: bool,
     /// Who hears what the peer says, if it is spoken with.
     dialog: Option<Box<dyn Dialog>>,
+    /// When it must have said who it is.
+    deadline: Option<Instant>,
     inbound: Assembler,
     /// Said by a publisher, and not published yet: there is no room.
     waiting: Vec<Event>,
@@ -79,6 +81,14 @@ enum Next {
     Moved(io::Result<Moved>),
     Step(Step),
     Room,
+    /// It did not say in time who it is.
+    Late,
+}
+
+async fn until(deadline: Option<Instant>) {
+    if let Some(deadline) = deadline {
+        tokio::time::sleep_until(deadline.into()).await;
+    }
 }
 
 impl Session {
@@ -98,6 +108,7 @@ impl Session {
             chunked,
             may_publish,
             dialog,
+            deadline: None,
             inbound,
             waiting: Vec::new(),
             looked: None,
@@ -106,7 +117,8 @@ impl Session {
 
     /// Why it ended, for the log.
     async fn run(mut self) -> String {
-        let mut said = self.take_input();
+        let begun = self.dialog.as_mut().map(|dialog| dialog.begin()).unwrap_or_default();
+        let mut said = self.obey(begun).or_else(|| self.take_input());
         loop {
             if let Some(farewell) = said.take() {
                 let last = self.steps.leave(&farewell);
@@ -120,6 +132,7 @@ impl Session {
                 moved = self.line.go_on(&mut self.inbound.buf, heard) => Next::Moved(moved),
                 step = self.steps.next(clear) => Next::Step(step),
                 _ = self.topic.log.room(), if !self.waiting.is_empty() => Next::Room,
+                () = until(self.deadline), if self.deadline.is_some() => Next::Late,
             };
             match next {
                 Next::Step(Step::Piece(piece)) => self.send(piece),
@@ -129,6 +142,7 @@ impl Session {
                 Next::Moved(Ok(Moved::Flushed)) => {}
                 Next::Moved(Err(error)) => return error.to_string(),
                 Next::Room => self.publish(),
+                Next::Late => said = Some(Farewell::Refused),
             }
         }
     }
@@ -159,7 +173,12 @@ impl Session {
         let farewell = loop {
             match self.inbound.next() {
                 Ok(None) => break None,
-                Ok(Some(Got::Message { payload, .. })) if self.dialog.is_some() => self.converse(&payload),
+                Ok(Some(Got::Message { payload, .. })) if self.dialog.is_some() => {
+                    let heard = self.dialog.as_mut().map(|dialog| dialog.hear(&payload)).unwrap_or_default();
+                    if let Some(farewell) = self.obey(heard) {
+                        break Some(farewell);
+                    }
+                }
                 Ok(Some(Got::Message { text, payload })) if self.may_publish => {
                     match publish::message(self.wire, text, payload) {
                         Ok(event) => self.waiting.push(event),
@@ -184,9 +203,9 @@ impl Session {
         farewell
     }
 
-    fn converse(&mut self, message: &[u8]) {
-        let Some(dialog) = &mut self.dialog else { return };
-        for said in dialog.hear(message) {
+    /// Does what a dialog says; how to close, if that is what it says.
+    fn obey(&mut self, all: Vec<Said>) -> Option<Farewell> {
+        for said in all {
             match said {
                 Said::Text(text) => {
                     let mut frame = RunBuilder::default();
@@ -194,8 +213,12 @@ impl Session {
                     self.line.send(frame.finish().bytes().clone());
                 }
                 Said::See(wanted) => self.steps.see(wanted),
+                Said::Await(deadline) => self.deadline = deadline,
+                Said::Expire(when) => self.steps.expire(when),
+                Said::Refuse => return Some(Farewell::Refused),
             }
         }
+        None
     }
 
     fn answer(&mut self, ping: &[u8], now: Instant) {

@@ -160,7 +160,7 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
     let viewer = Arc::new(viewer(&topic, parts, is_trusted_hop(site, parts, wire))?);
     let start = topic.log.seek(since.as_ref(), now_ms());
     let expires = auth::expiry(parts);
-    let dialog = conversation.map(|registry| registry.converse());
+    let dialog = conversation.map(|registry| registry::http::converse(site, registry, parts)).transpose()?;
     Ok(Subscription { topic, wire, start, since, status, headers, viewer, owner, may_publish, expires, dialog })
 }
 

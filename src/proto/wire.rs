@@ -173,6 +173,8 @@ pub enum Farewell {
     GoAway(GoAway),
     /// The token that let the reader in has ended.
     Expired,
+    /// The reader did not say who it is.
+    Refused,
     /// The peer broke a rule.
     Fault(frame::Fault),
     /// The peer closed first: its code comes back (RFC 6455 §5.5.1).
@@ -185,7 +187,7 @@ impl Farewell {
             Farewell::Done => frame::code::DONE,
             Farewell::Restart(_) => frame::code::RESTART,
             Farewell::GoAway(_) => frame::code::TRY_LATER,
-            Farewell::Expired => frame::code::POLICY,
+            Farewell::Expired | Farewell::Refused => frame::code::POLICY,
             Farewell::Fault(fault) => fault.code,
             Farewell::Echo(code) => *code,
         }
@@ -198,6 +200,7 @@ impl Farewell {
             Farewell::Restart(_) => "restart".into(),
             Farewell::GoAway(why) => why.to_text(),
             Farewell::Expired => "token expired".into(),
+            Farewell::Refused => "authentication needed".into(),
             Farewell::Fault(fault) => fault.reason.into(),
             Farewell::Echo(_) => String::new(),
         }

@@ -1,33 +1,96 @@
 //! What a client says on the registry's WebSocket, and what it hears besides events: answers have a `type`, events an
 //! `event`, and that is how clients tell them apart.
+//!
+//! Where access is controlled, nothing is heard before a good token, and anything else than one ends the connection.
 
-use super::interest::{Interest, MAX_FILTERS, Wrong};
-use crate::proto::dialog::{Dialog, Said};
+use super::{
+    access::{Access, Member},
+    interest::{Interest, MAX_FILTERS, Wrong},
+};
+use crate::{
+    matcher::Match,
+    proto::{
+        auth,
+        dialog::{Dialog, Said},
+    },
+};
 use serde_json::{Map, Value, json};
+use std::{sync::Arc, time::Instant};
+
+/// Events with such a name are for this role only.
+const RESERVED: (&str, &str) = ("admin_", "admin");
 
 /// One client's.
-#[derive(Default)]
 pub struct Conversation {
+    access: Option<Arc<Access>>,
+    path: String,
+    member: Option<Member>,
     interest: Interest,
 }
 
+impl Conversation {
+    /// About the topic at this path. A `member` is known already.
+    pub fn new(access: Option<Arc<Access>>, path: &str, member: Option<Member>) -> Self {
+        Conversation { access, path: path.to_owned(), member, interest: Interest::default() }
+    }
+}
+
 impl Dialog for Conversation {
-    fn hear(&mut self, message: &[u8]) -> Vec<Said> {
-        let Ok(Value::Object(message)) = serde_json::from_slice(message) else { return vec![invalid()] };
-        let mut said = Vec::new();
-        if message.contains_key("auth") {
-            said.push(answer(json!({ "type": "authenticated", "user": { "role": "anonymous" } })));
+    fn begin(&mut self) -> Vec<Said> {
+        match (&self.access, self.member.take()) {
+            (None, _) => Vec::new(),
+            (Some(_), Some(member)) => self.welcome(member),
+            (Some(access), None) => {
+                let nothing = Match::any(Vec::new());
+                vec![Said::See(Some(nothing)), Said::Await(Some(Instant::now() + access.deadline))]
+            }
         }
-        said.extend(self.ask(&message));
+    }
+
+    fn hear(&mut self, message: &[u8]) -> Vec<Said> {
+        let message = match serde_json::from_slice(message) {
+            Ok(Value::Object(message)) => message,
+            _ => Map::new(),
+        };
+        let mut said = match message.get("auth") {
+            Some(token) => self.authenticate(token),
+            None if self.access.is_some() && self.member.is_none() => return refused("auth_required"),
+            None => Vec::new(),
+        };
+        if !matches!(said.last(), Some(Said::Refuse)) {
+            said.extend(self.ask(&message));
+        }
         if said.is_empty() { vec![invalid()] } else { said }
     }
 }
 
 impl Conversation {
+    fn authenticate(&mut self, token: &Value) -> Vec<Said> {
+        let Some(access) = &self.access else {
+            return vec![answer(json!({ "type": "authenticated", "user": { "role": "anonymous" } }))];
+        };
+        match token.as_str().and_then(|token| access.admit(token, &self.path)) {
+            Some(member) => self.welcome(member),
+            None => refused("auth_failed"),
+        }
+    }
+
+    fn welcome(&mut self, member: Member) -> Vec<Said> {
+        let said = answer(json!({ "type": "authenticated", "user": member.shown() }));
+        let expires = Said::Expire(member.ends.map(auth::instant_of));
+        self.member = Some(member);
+        vec![Said::Await(None), expires, self.see(), said]
+    }
+
     /// One of subscribe, unsubscribe and refresh.
     fn ask(&mut self, message: &Map<String, Value>) -> Vec<Said> {
         if let Some(wanted) = message.get("subscribe") {
-            let added = self.interest.add(wanted);
+            let mut interest = self.interest.clone();
+            let added = interest.add(wanted);
+            if interest.names(RESERVED.0) && !self.member.as_ref().is_some_and(|member| member.has_role(RESERVED.1)) {
+                return vec![error("Insufficient permissions")];
+            }
+            self.interest = interest;
             return self.answer(added, json!({ "type": "subscribed", "filter": wanted }));
         }
         if let Some(unwanted) = message.get("unsubscribe") {
@@ -35,7 +98,7 @@ impl Conversation {
             return self.answer(removed, json!({ "type": "unsubscribed" }));
         }
         match message.get("refresh_token") {
-            Some(Value::Bool(true)) => vec![error("Not authenticated")],
+            Some(Value::Bool(true)) => self.refresh(),
             _ => Vec::new(),
         }
     }
@@ -43,13 +106,31 @@ impl Conversation {
     /// The filter is in force before the client hears that it is.
     fn answer(&self, changed: Result<(), Wrong>, done: Value) -> Vec<Said> {
         match changed {
-            Ok(()) => {
-                vec![Said::See(self.interest.to_match()), answer(done)]
-            }
+            Ok(()) => vec![self.see(), answer(done)],
             Err(Wrong::Form) => vec![invalid()],
             Err(Wrong::TooMany) => vec![error(&format!("Too many filters: {MAX_FILTERS} at most"))],
         }
     }
+
+    fn see(&self) -> Said {
+        Said::See(self.interest.to_match())
+    }
+
+    /// The new token lets it stay for longer. It has an `event`, too: handlers are registered by that name.
+    fn refresh(&mut self) -> Vec<Said> {
+        let (Some(access), Some(member)) = (&self.access, &self.member) else {
+            return vec![error("Not authenticated")];
+        };
+        let renewed = access.renew(member).and_then(|token| Some((access.admit(&token, &self.path)?, token)));
+        let Some((member, token)) = renewed else { return vec![error("Token refresh failed")] };
+        let expires = Said::Expire(member.ends.map(auth::instant_of));
+        self.member = Some(member);
+        vec![expires, answer(json!({ "type": "token_refreshed", "event": "token_refreshed", "token": token }))]
+    }
+}
+
+fn refused(why: &str) -> Vec<Said> {
+    vec![answer(json!({ "type": why })), Said::Refuse]
 }
 
 fn answer(value: Value) -> Said {
@@ -68,17 +149,21 @@ fn invalid() -> Said {
 mod tests {
     use super::*;
 
+    fn client() -> Conversation {
+        Conversation::new(None, "/events", None)
+    }
+
     fn texts(said: Vec<Said>) -> Vec<String> {
         let text = |said| match said {
             Said::Text(text) => Some(text),
-            Said::See(_) => None,
+            _ => None,
         };
         said.into_iter().filter_map(text).collect()
     }
 
     #[test]
     fn answers_come_behind_what_they_confirm() {
-        let mut client = Conversation::default();
+        let mut client = client();
         let said = client.hear(br#"{"subscribe":{"serviceName":"a"}}"#);
         assert!(matches!(&said[..], [Said::See(_), Said::Text(text)]
             if text == r#"{"type":"subscribed","filter":{"serviceName":"a"}}"#));
@@ -91,10 +176,20 @@ mod tests {
 
     #[test]
     fn nonsense_is_answered() {
-        let mut client = Conversation::default();
+        let mut client = client();
         for message in ["", "x", "5", "[]", "null", "{}", r#"{"subscribe":null}"#, r#"{"refresh_token":1}"#, "\u{1}"] {
             let said = texts(client.hear(message.as_bytes()));
             assert_eq!(said, [r#"{"type":"error","message":"Invalid message format"}"#], "{message}");
+        }
+        assert_eq!(client.interest, Interest::Unsaid);
+    }
+
+    #[test]
+    fn reserved_names_are_not_for_everybody() {
+        let mut client = client();
+        for filter in [r#"{"event":"admin_event"}"#, r#""admin_x""#, r#"{"event":["a","admin_b"]}"#] {
+            let said = texts(client.hear(format!(r#"{{"subscribe":{filter}}}"#).as_bytes()));
+            assert_eq!(said, [r#"{"type":"error","message":"Insufficient permissions"}"#], "{filter}");
         }
         assert_eq!(client.interest, Interest::Unsaid);
     }

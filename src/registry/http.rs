@@ -1,9 +1,10 @@
 //! The registry's HTTP API: from a request to what it asks, and from the answer to JSON. What is asked is in `routes`.
 
-use super::{Registry, routes};
+use super::{Registry, access, conversation::Conversation, routes};
 use crate::{
     proto::{
-        body,
+        auth, body,
+        dialog::Dialog,
         subscribe::{self, Peer, Refusal, query_pairs},
     },
     site::Site,
@@ -102,9 +103,39 @@ pub fn is_conversation(site: &Site, parts: &Parts) -> bool {
     site.registry.is_some() && parts.uri.path() == "/" && subscribe::is_upgrade(&parts.headers)
 }
 
+/// What is said with the client of a WebSocket. Whose request brings a token need not say it again.
+///
+/// # Errors
+/// 401 for a token that is not good.
+pub fn converse(site: &Site, registry: &Registry, parts: &Parts) -> Result<Box<dyn Dialog>, Refusal> {
+    let (access, path) = (registry.access.clone(), &registry.topic.path);
+    let token = access.as_ref().and_then(|access| Some((access, auth::token_of(&site.rules, &parts.headers)?)));
+    let member = token.map(|(access, token)| access.admit(token, path).ok_or_else(auth::unknown)).transpose()?;
+    Ok(Box::new(Conversation::new(access, path, member)))
+}
+
+/// Whether a request changes what only some may change.
+pub fn is_protected(registry: &Registry, parts: &Parts) -> bool {
+    let (path, access) = (path_of(parts), registry.access.as_ref());
+    let writes = !matches!(parts.method, Method::GET | Method::HEAD);
+    match &path.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["signin" | "refresh-token"] => false,
+        ["config", "set" | "delete"] => writes,
+        _ => writes && access.is_some_and(|access| access.protect_writes),
+    }
+}
+
+fn path_of(parts: &Parts) -> Vec<String> {
+    let decode = |segment: &str| percent_decode_str(segment).decode_utf8_lossy().into_owned();
+    parts.uri.path().split('/').skip(1).map(decode).collect()
+}
+
 /// Answers a request.
 pub async fn answer(site: &Site, registry: &Registry, parts: &Parts, body: Incoming) -> Answer {
     let mut answer = match asked(site, parts, body).await {
+        Ok(asked) if asked.path == ["signin"] && parts.method == Method::POST => {
+            access::sign_in(registry, &asked).await
+        }
         Ok(asked) => routes::answer(registry, &parts.method, &asked),
         Err(refusal) => refusal,
     };
@@ -119,9 +150,8 @@ async fn asked(site: &Site, parts: &Parts, body: Incoming) -> Result<Asked, Answ
         Method::GET | Method::HEAD => Map::new(),
         _ => members(&body::read(body, site.rules.max_message, site.rules.handshake_timeout).await?)?,
     };
-    let decode = |segment: &str| percent_decode_str(segment).decode_utf8_lossy().into_owned();
     Ok(Asked {
-        path: parts.uri.path().split('/').skip(1).map(decode).collect(),
+        path: path_of(parts),
         query: query_pairs(parts).filter(|(_, value)| !value.is_empty()).collect(),
         body,
         peer: parts.extensions.get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0.to_canonical()),

@@ -77,6 +77,13 @@ impl Interest {
         Ok(())
     }
 
+    /// Whether it names an event whose name begins so.
+    pub fn names(&self, prefix: &str) -> bool {
+        let named =
+            |filter: &Fields| filter.get("event").and_then(Value::as_str).is_some_and(|name| name.starts_with(prefix));
+        matches!(self, Interest::Some(filters) if filters.iter().any(named))
+    }
+
     /// As readers of a topic say it.
     pub fn to_match(&self) -> Option<Match> {
         match self {

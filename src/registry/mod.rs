@@ -3,6 +3,7 @@
 //! Commands come in over HTTP, facts go out as events on one topic, which every protocol serves. A command's change and
 //! its facts are one step under one lock: who has heard of a change finds it, and all protocols tell the same order.
 
+pub mod access;
 mod config;
 mod conversation;
 mod events;
@@ -14,14 +15,16 @@ mod pick;
 mod rate;
 mod registration;
 mod routes;
+pub mod users;
 
-use crate::{proto::dialog::Dialog, topic::Topic, units::now_ms};
+use crate::{topic::Topic, units::now_ms};
+use access::Access;
 use config::Configs;
-use conversation::Conversation;
 use events::Fact;
 use nodes::{Moment, Nodes, Patience};
 use rate::Rates;
 use std::{
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
@@ -34,18 +37,28 @@ use tokio::sync::Notify;
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// What the registry is to be like.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// With instances.
     pub patience: Patience,
     /// New registrations per second and address; 0 is any number.
     pub register_rate: u32,
+    /// Who may sign in.
+    pub users: Option<PathBuf>,
+    /// How long a token lasts that is given here.
+    pub token_ttl: Duration,
+    /// How long a client of the WebSocket may take to say who it is.
+    pub auth_deadline: Duration,
+    /// Whether every change needs a token, not only that of configuration.
+    pub protect_writes: bool,
 }
 
 /// See the module's text.
 pub struct Registry {
     settings: Settings,
     topic: Arc<Topic>,
+    /// Where access is controlled.
+    access: Option<Arc<Access>>,
     state: Mutex<State>,
     /// Something is due earlier than it was.
     sooner: Notify,
@@ -62,11 +75,12 @@ struct State {
 
 impl Registry {
     /// An empty one, which tells its facts on this topic.
-    pub fn new(settings: Settings, topic: Arc<Topic>) -> Self {
+    pub fn new(settings: Settings, topic: Arc<Topic>, access: Option<Access>) -> Self {
         let nodes = Nodes::new(settings.patience);
         Registry {
             settings,
             topic,
+            access: access.map(Arc::new),
             state: Mutex::new(State { nodes, configs: Configs::default(), rates: Rates::default() }),
             sooner: Notify::new(),
             started: Instant::now(),
@@ -78,11 +92,6 @@ impl Registry {
     /// Where its facts are told.
     pub fn topic(&self) -> &Arc<Topic> {
         &self.topic
-    }
-
-    /// What is said with a client of the WebSocket at `/`.
-    pub fn converse(&self) -> Box<dyn Dialog> {
-        Box::new(Conversation::default())
     }
 
     /// Lets time pass for ever: who is silent for too long goes, circuits become half open.

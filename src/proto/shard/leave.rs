@@ -23,7 +23,7 @@ pub(in crate::proto) fn ending(why: &Farewell) -> Ending {
         Farewell::GoAway(GoAway::Slow(_)) => Ending::Slow,
         Farewell::GoAway(GoAway::Gone(_)) => Ending::Gone,
         Farewell::GoAway(GoAway::Retry(_)) => Ending::Retry,
-        Farewell::Expired => Ending::Refused,
+        Farewell::Expired | Farewell::Refused => Ending::Refused,
         Farewell::Fault(_) => Ending::Fault,
         Farewell::Echo(_) => Ending::Left,
     }

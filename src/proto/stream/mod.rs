@@ -245,6 +245,11 @@ impl Steps {
         self.viewer = Arc::new(Viewer { metadata: metadata.clone(), relay: *relay, wanted });
     }
 
+    /// What lets it in ends then.
+    pub fn expire(&mut self, when: Option<Instant>) {
+        self.expires = when;
+    }
+
     /// Whether the topic waits for this reader.
     pub fn is_pinned(&self) -> bool {
         self.pin.is_some()
