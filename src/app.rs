@@ -103,7 +103,7 @@ pub async fn run(
     let (topic, mut past) = build_topic(&plan)?;
     site.repeats.restore(&topic.path, std::mem::take(&mut past.tags));
     let topic = Arc::new(topic);
-    registering::set_up(&mut site, &plan, &topic, &mut watched)?;
+    registering::set_up(&mut site, &plan, &topic, &past.notes, &mut watched)?;
     tokio::spawn(files::watch(watched, reload));
     let site = Arc::new(site);
     tokio::spawn(site.clone().keep_house());

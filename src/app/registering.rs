@@ -4,6 +4,7 @@ use super::StartError;
 use crate::{
     files::{Check, Watched},
     plan::Plan,
+    recorder::Notes,
     registry::{Registry, Settings, access::Access, users::Users},
     site::Site,
     topic::Topic,
@@ -18,11 +19,12 @@ pub fn set_up(
     site: &mut Site,
     plan: &Plan,
     topic: &Arc<Topic>,
+    kept: &Notes,
     watched: &mut Vec<Arc<dyn Check>>,
 ) -> Result<(), StartError> {
     let Some(settings) = &plan.registry else { return Ok(()) };
     let access = access(site, settings, watched)?;
-    let registry = Arc::new(Registry::new(settings.clone(), topic.clone(), access));
+    let registry = Arc::new(Registry::new(settings.clone(), topic.clone(), access, kept));
     tokio::spawn(registry.clone().run());
     site.registry = Some(registry);
     Ok(())

@@ -63,7 +63,6 @@ fn check_roles(args: &Args) -> Planned<()> {
         ),
         ("--produce", args.produce.produce.is_some()),
         ("--accept-publish", args.serve.accept_publish == Some(true)),
-        ("--journal", args.window.journal.is_some()),
         ("--no-serve", args.serve.no_serve == Some(true)),
     ];
     match others.iter().find(|(_, typed)| *typed) {

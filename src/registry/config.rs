@@ -49,6 +49,11 @@ impl Configs {
         entry
     }
 
+    /// Takes back a key as it was.
+    pub fn restore(&mut self, service: Arc<str>, key: String, entry: Entry) {
+        self.0.entry(service).or_default().insert(key, entry);
+    }
+
     /// One key.
     pub fn get(&self, service: &str, key: &str) -> Option<&Entry> {
         self.0.get(service)?.get(key)

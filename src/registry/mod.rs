@@ -10,6 +10,7 @@ mod events;
 mod guard;
 pub mod http;
 mod interest;
+mod memory;
 pub mod nodes;
 mod pick;
 mod rate;
@@ -17,7 +18,7 @@ mod registration;
 mod routes;
 pub mod users;
 
-use crate::{topic::Topic, units::now_ms};
+use crate::{recorder::Notes, topic::Topic};
 use access::Access;
 use config::Configs;
 use events::Fact;
@@ -74,14 +75,16 @@ struct State {
 }
 
 impl Registry {
-    /// An empty one, which tells its facts on this topic.
-    pub fn new(settings: Settings, topic: Arc<Topic>, access: Option<Access>) -> Self {
-        let nodes = Nodes::new(settings.patience);
+    /// One that tells its facts on this topic, and knows what a journal kept of it.
+    pub fn new(settings: Settings, topic: Arc<Topic>, access: Option<Access>, kept: &Notes) -> Self {
+        let (mut nodes, mut configs) = (Nodes::new(settings.patience), Configs::default());
+        memory::restore(kept, &mut nodes, &mut configs, Moment::now());
+        nodes.take_changed();
         Registry {
             settings,
             topic,
             access: access.map(Arc::new),
-            state: Mutex::new(State { nodes, configs: Configs::default(), rates: Rates::default() }),
+            state: Mutex::new(State { nodes, configs, rates: Rates::default() }),
             sooner: Notify::new(),
             started: Instant::now(),
             requests: AtomicU64::new(0),
@@ -114,20 +117,35 @@ impl Registry {
     /// One step: what was due, then the change that a command makes, then the facts of both.
     fn act<T>(&self, change: impl FnOnce(&mut State, Moment) -> (T, Option<Fact>)) -> T {
         let mut state = self.state();
-        let now = Moment { at: Instant::now(), ms: now_ms() };
+        let now = Moment::now();
         let before = state.nodes.due();
         let mut facts = state.nodes.tick(now);
         let (answer, fact) = change(&mut state, now);
         facts.extend(fact);
-        if !facts.is_empty() {
-            self.topic.publish(facts.iter().map(|fact| fact.event(now.ms)).collect(), now.ms);
-        }
+        self.tell(&facts, &mut state, now);
         let due = state.nodes.due();
         drop(state);
         if due.is_some_and(|due| before.is_none_or(|before| due < before)) {
             self.sooner.notify_one();
         }
         answer
+    }
+
+    /// Before anybody can know of a change, the journal does.
+    fn tell(&self, facts: &[Fact], state: &mut State, now: Moment) {
+        let changed = state.nodes.take_changed();
+        if self.topic.log.vitals().is_none() {
+            if !facts.is_empty() {
+                self.topic.publish(facts.iter().map(|fact| fact.event(now.ms)).collect(), now.ms);
+            }
+            return;
+        }
+        for node in changed.iter().filter_map(|id| state.nodes.get(id)) {
+            self.topic.log.note(memory::note_of_node(node));
+        }
+        for fact in facts {
+            self.topic.publish_noted(vec![fact.event(now.ms)], now.ms, memory::note_of(fact, &state.nodes));
+        }
     }
 
     fn count(&self, failed: bool) {

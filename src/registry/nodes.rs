@@ -7,7 +7,10 @@ use super::{
     guard::Guard,
     registration::Registration,
 };
-use crate::balance::breaker::{self, Breaker, State};
+use crate::{
+    balance::breaker::{self, Breaker, State},
+    units::now_ms,
+};
 use serde_json::{Map, Value};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -25,6 +28,13 @@ pub struct Moment {
     pub at: Instant,
     /// Unix milliseconds, for what is shown.
     pub ms: u64,
+}
+
+impl Moment {
+    /// As it is.
+    pub fn now() -> Self {
+        Moment { at: Instant::now(), ms: now_ms() }
+    }
 }
 
 /// One instance.
@@ -49,8 +59,9 @@ pub struct Node {
     /// Milliseconds, of late.
     pub response_time: Option<f64>,
     /// Its place among its service's instances, by registration.
-    place: u64,
-    patience: Duration,
+    pub place: u64,
+    /// Its own time-out, if it said one.
+    pub ttl: Option<Duration>,
     /// When its silence is looked at next.
     look: Instant,
 }
@@ -114,6 +125,8 @@ pub struct Nodes {
     looks: BTreeSet<(Instant, Arc<str>)>,
     reopenings: BTreeSet<(Instant, Arc<str>)>,
     guard: Guard,
+    /// What is to be kept of these changed, and no fact says it.
+    changed: Vec<Arc<str>>,
 }
 
 impl Nodes {
@@ -128,6 +141,7 @@ impl Nodes {
             looks: BTreeSet::new(),
             reopenings: BTreeSet::new(),
             guard: Guard::new(patience.expiry_guard, patience.heartbeat_timeout),
+            changed: Vec::new(),
         }
     }
 
@@ -187,8 +201,11 @@ impl Nodes {
         let look = now.at + patience;
         if let Some(node) = self.by_id.get_mut(&id) {
             self.looks.remove(&(node.look, id.clone()));
-            (node.heard, node.patience, node.look) = (now, patience, look);
-            node.metadata = registration.metadata;
+            if (&node.metadata, node.ttl) != (&registration.metadata, registration.ttl) {
+                (node.metadata, node.ttl) = (registration.metadata, registration.ttl);
+                self.changed.push(id.clone());
+            }
+            (node.heard, node.look) = (now, look);
             self.looks.insert((look, id.clone()));
             return (id, None);
         }
@@ -211,7 +228,7 @@ impl Nodes {
             next_try: 0,
             response_time: None,
             place,
-            patience,
+            ttl: registration.ttl,
             look,
         };
         self.by_id.insert(id.clone(), node);
@@ -234,7 +251,16 @@ impl Nodes {
 
     /// Sends nobody to an instance, or again; whether it is known.
     pub fn set_maintenance(&mut self, name: &str, on: bool) -> bool {
-        self.get_mut(name).map(|node| node.maintenance = on).is_some()
+        let Some(node) = self.get_mut(name) else { return false };
+        node.maintenance = on;
+        let id = node.instance.node.clone();
+        self.changed.push(id);
+        true
+    }
+
+    /// Instances of which something changed that no fact says, since this was asked last.
+    pub fn take_changed(&mut self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.changed)
     }
 
     /// How long an instance took to answer, in milliseconds; whether it is known.
@@ -296,7 +322,7 @@ impl Nodes {
         // Silence must be longer than allowed, not just as long.
         while let Some((_, id)) = pop_due(&mut self.looks, |due| due < now.at) {
             let Some(node) = self.by_id.get(&id) else { continue };
-            let deadline = node.heard.at + node.patience;
+            let deadline = node.heard.at + node.ttl.unwrap_or(self.patience.heartbeat_timeout);
             if deadline < now.at { overdue.push(id) } else { self.look_again(&id, deadline) }
         }
         if overdue.is_empty() {
