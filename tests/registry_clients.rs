@@ -1,0 +1,98 @@
+//! The packages under `clients/` against a registry: what they hear, and that they come back.
+
+mod common;
+mod services;
+
+use common::{Running, Scratch, Wsevent, eventually, find_program, root};
+use serde_json::json;
+use services::{post, register, registry};
+use std::{path::PathBuf, process::Command};
+
+const SECRET: &str = "a secret of the tests that is long enough";
+/// `secret` by bcrypt.
+const BCRYPT: &str = "$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
+
+fn client(name: &str) -> PathBuf {
+    root().join("tests/clients").join(name)
+}
+
+fn javascript() -> Wsevent {
+    let node = find_program("node").expect("node is missing: run scripts/test, which installs it");
+    let packages = client("node_modules");
+    assert!(packages.join("ws").is_dir(), "the npm package ws is missing: run scripts/test, which installs it");
+    Wsevent::program(node).env("NODE_PATH", packages.to_str().expect("UTF-8")).arg(client("registry_client.cjs"))
+}
+
+/// The tests' own Python, else the system's.
+fn python() -> Wsevent {
+    let knows = |python: &PathBuf| {
+        let tried = Command::new(python).args(["-c", "import websockets.asyncio.client"]).output();
+        tried.is_ok_and(|tried| tried.status.success())
+    };
+    let own = root().join("target/clients/venv/bin/python");
+    let found = [own, "python3".into()].into_iter().find(knows);
+    let found = found.expect("the Python package websockets is missing: run scripts/test, which installs it");
+    Wsevent::program(found).arg(client("registry_client.py"))
+}
+
+/// How often the client has said this.
+fn said(client: &Running, line: &str) -> usize {
+    client.stdout().lines().filter(|said| *said == line).count()
+}
+
+fn says(client: &Running, line: &str, times: usize) {
+    eventually(line, || (said(client, line) >= times).then_some(()));
+}
+
+/// Listens, is disturbed, and listens again.
+fn listens(program: Wsevent) {
+    let scratch = Scratch::new();
+    let (users, secret) = (scratch.file("users", format!("bob:{BCRYPT}:viewer\n")), scratch.file("secret", SECRET));
+    let mut registry = registry(&format!("--users {users} --jwt-secret-file {secret}"));
+    let token = post(&registry, "/signin", &json!({"username": "bob", "password": "secret"})).1["token"].clone();
+    let token = token.as_str().expect("a token").to_owned();
+    let url = format!("ws://{}", registry.address());
+    let client = program.args([url, token]).start();
+    let (by_service, by_node) = (
+        r#"subscribed {"event":"service_registered","serviceName":"web"}"#,
+        r#"subscribed {"event":"service_registered","nodeId":"api:localhost:9"}"#,
+    );
+    for times in 1..=2 {
+        says(&client, by_service, times);
+        says(&client, by_node, times);
+        register(&registry, "api", 8);
+        register(&registry, "web", 1);
+        register(&registry, "api", 9);
+        says(&client, "service_registered api:localhost:9", times);
+        assert_eq!(said(&client, "service_registered web:localhost:1"), times);
+        assert_eq!(said(&client, "service_registered api:localhost:8"), 0);
+        says(&client, "refreshed", 1);
+        if times == 1 {
+            registry.restart();
+        }
+    }
+    assert_eq!(said(&client, "refused"), 0);
+}
+
+#[test]
+fn the_javascript_client_listens_and_comes_back() {
+    listens(javascript());
+}
+
+#[test]
+fn the_python_client_listens_and_comes_back() {
+    listens(python());
+}
+
+#[test]
+fn the_javascript_package_is_packed_as_it_stands() {
+    let npm = find_program("npm").expect("npm is missing: run scripts/test, which installs it");
+    let mut pack = Command::new(npm);
+    let packed = pack.args(["pack", "--dry-run", "--json"]).current_dir(root().join("clients/javascript")).output();
+    let packed = packed.expect("npm runs");
+    let listed: serde_json::Value = serde_json::from_slice(&packed.stdout).expect("JSON");
+    let mut files: Vec<&str> =
+        listed[0]["files"].as_array().expect("files").iter().filter_map(|file| file["path"].as_str()).collect();
+    files.sort_unstable();
+    assert_eq!(files, ["README.md", "index.d.ts", "index.js", "package.json"]);
+}
