@@ -327,6 +327,28 @@ fn figures_are_for_people_and_for_prometheus() {
 }
 
 #[test]
+fn the_api_describes_itself() {
+    let registry = registry("");
+    let (status, document) = get(&registry, "/-/openapi.json");
+    assert_eq!((status, &document["openapi"]), (200, &json!("3.1.0")));
+    let mut asked = 0;
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for method in methods.as_object().expect("methods").keys() {
+            let path = path.replace("{serviceName}", "web").replace("{nodeId}", "web:h:1");
+            let answer = raw::request(&method.to_uppercase(), &at(&registry, &path), "", b"");
+            let documented =
+                &document["paths"][&path.replace("/web:h:1", "/{nodeId}").replace("/web", "/{serviceName}")];
+            let statuses = documented[method]["responses"].as_object().expect("responses");
+            assert!(statuses.contains_key(&answer.status.to_string()), "{method} {path}: {answer:?}");
+            asked += 1;
+        }
+    }
+    assert!(asked > 20);
+    let producer = common::Wsevent::line("").serve();
+    assert_eq!(producer.own("openapi.json").status, 404);
+}
+
+#[test]
 fn a_page_of_another_origin_may_do_nothing_unless_it_is_allowed() {
     let closed = registry("");
     let body = json!({"serviceName": "a", "host": "h", "port": 1}).to_string();

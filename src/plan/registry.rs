@@ -3,7 +3,7 @@
 use super::{Planned, ServePlan, balance::breaker, key_files, refuse};
 use crate::{
     cli::Args,
-    registry::{Settings, nodes::Patience},
+    registry::{Settings, node::Patience},
 };
 use std::time::Duration;
 

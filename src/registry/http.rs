@@ -18,6 +18,9 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+/// What can be asked, for programs (OpenAPI 3.1).
+pub const OPENAPI: &str = include_str!("openapi.json");
+
 /// A request, taken apart.
 pub struct Asked {
     /// Path segments, decoded.

@@ -4,7 +4,8 @@
 use super::{
     config::{Configs, Entry},
     events::Fact,
-    nodes::{Moment, Node, Nodes},
+    node::{Moment, Node},
+    nodes::Nodes,
     registration::Registration,
 };
 use crate::recorder::{Note, Notes};
@@ -93,7 +94,7 @@ fn restore_key(name: &str, kept: &Value, configs: &mut Configs) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{recorder::learn, registry::nodes::Patience};
+    use crate::{recorder::learn, registry::node::Patience};
     use serde_json::Map;
     use std::time::Instant;
 

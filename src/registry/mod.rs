@@ -11,7 +11,8 @@ mod guard;
 pub mod http;
 mod interest;
 mod memory;
-pub mod nodes;
+pub mod node;
+mod nodes;
 mod pick;
 mod rate;
 mod registration;
@@ -22,7 +23,8 @@ use crate::{recorder::Notes, topic::Topic};
 use access::Access;
 use config::Configs;
 use events::Fact;
-use nodes::{Moment, Nodes, Patience};
+use node::{Moment, Patience};
+use nodes::Nodes;
 use rate::Rates;
 use std::{
     path::PathBuf,

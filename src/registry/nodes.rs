@@ -5,13 +5,10 @@
 use super::{
     events::{Fact, Instance},
     guard::Guard,
+    node::{Moment, Node, Patience},
     registration::Registration,
 };
-use crate::{
-    balance::breaker::{self, Breaker, State},
-    units::now_ms,
-};
-use serde_json::{Map, Value};
+use crate::balance::breaker::{Breaker, State};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -20,73 +17,6 @@ use std::{
 
 /// While the guard holds, silent instances are looked at again so soon.
 const HELD_FOR: Duration = Duration::from_secs(1);
-
-/// Now, by the clock that never jumps and by the one that people read.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    /// For what is decided.
-    pub at: Instant,
-    /// Unix milliseconds, for what is shown.
-    pub ms: u64,
-}
-
-impl Moment {
-    /// As it is.
-    pub fn now() -> Self {
-        Moment { at: Instant::now(), ms: now_ms() }
-    }
-}
-
-/// One instance.
-#[derive(Debug)]
-pub struct Node {
-    /// Service and id.
-    pub instance: Instance,
-    /// `host:port`.
-    pub address: String,
-    /// What it says about itself.
-    pub metadata: Map<String, Value>,
-    /// Its last sign of life.
-    pub heard: Moment,
-    /// Kept, but nobody is sent to it.
-    pub maintenance: bool,
-    /// Whether it is left alone.
-    pub breaker: Breaker,
-    /// Unix milliseconds; 0 before the first.
-    pub last_failure: u64,
-    /// While it is left alone: until when, in Unix milliseconds; else 0.
-    pub next_try: u64,
-    /// Milliseconds, of late.
-    pub response_time: Option<f64>,
-    /// Its place among its service's instances, by registration.
-    pub place: u64,
-    /// Its own time-out, if it said one.
-    pub ttl: Option<Duration>,
-    /// When its silence is looked at next.
-    look: Instant,
-}
-
-impl Node {
-    /// Whether somebody may be sent to it.
-    pub fn is_available(&self) -> bool {
-        !self.maintenance && !matches!(self.breaker.state(), State::Open(_))
-    }
-
-    /// Its version, if it has one.
-    pub fn version(&self) -> Option<&str> {
-        self.metadata.get("version").and_then(Value::as_str)
-    }
-
-    /// Whether it has this tag.
-    pub fn has_tag(&self, tag: &str) -> bool {
-        self.metadata.get("tags").and_then(Value::as_array).is_some_and(|tags| tags.iter().any(|own| own == tag))
-    }
-
-    /// Its share of the traffic, from 1 to 10.
-    pub fn weight(&self) -> f64 {
-        self.metadata.get("weight").and_then(Value::as_f64).unwrap_or(1.0)
-    }
-}
 
 /// The instances of a service by their places.
 #[derive(Debug, Default)]
@@ -101,17 +31,6 @@ impl Service {
     pub fn from(&self, place: u64) -> impl Iterator<Item = &Arc<str>> {
         self.order.range(place..).chain(self.order.range(..place)).map(|(_, id)| id)
     }
-}
-
-/// What holds for all of them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Patience {
-    /// Silence after which an instance is removed.
-    pub heartbeat_timeout: Duration,
-    /// See [`Guard`].
-    pub expiry_guard: u32,
-    /// When an instance is left alone.
-    pub breaker: breaker::Settings,
 }
 
 /// See the module's text.
@@ -148,11 +67,6 @@ impl Nodes {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_id.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
     }
 
     /// How many are left alone.
@@ -376,6 +290,7 @@ fn pop_due(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::breaker;
     use serde_json::json;
 
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -430,7 +345,7 @@ mod tests {
         assert_eq!(world.nodes.due(), Some(world.at(50_000).at));
         assert_eq!(world.tick(50_001), ["service_unhealthy a:h:1"]);
         assert!(world.nodes.beat("a:h:1", world.at(50_002)).is_none());
-        assert!(world.nodes.is_empty() && world.nodes.services().is_empty() && world.nodes.due().is_none());
+        assert!(world.nodes.len() == 0 && world.nodes.services().is_empty() && world.nodes.due().is_none());
         assert!(world.nodes.by_address.is_empty());
     }
 

@@ -1,6 +1,6 @@
 //! Which instance of a service a client is sent to.
 
-use super::nodes::{Node, Nodes};
+use super::{node::Node, nodes::Nodes};
 use crate::balance::choice::{self, Candidate, Key, Policy};
 
 /// What a client asks for.
@@ -94,7 +94,7 @@ fn numbers(version: &str) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        nodes::{Moment, Patience},
+        node::{Moment, Patience},
         registration::Registration,
     };
     use super::*;

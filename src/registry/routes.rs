@@ -57,3 +57,27 @@ fn handlers(path: &[&str]) -> Option<Handlers> {
     };
     Some(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::http::OPENAPI, *};
+    use serde_json::Value;
+
+    #[test]
+    fn what_is_documented_is_there_with_all_its_methods() {
+        let document: Value = serde_json::from_str(OPENAPI).expect("JSON");
+        let paths = document["paths"].as_object().expect("paths");
+        for (path, methods) in paths.iter().filter(|(path, _)| *path != "/events") {
+            let segments: Vec<&str> = path[1..].split('/').collect();
+            let mut there: Vec<String> = handlers(&segments)
+                .unwrap_or_else(|| panic!("nothing at {path}"))
+                .iter()
+                .map(|(method, _)| method.to_lowercase())
+                .collect();
+            let mut documented: Vec<String> = methods.as_object().expect("methods").keys().cloned().collect();
+            there.sort();
+            documented.sort();
+            assert_eq!(documented, there, "{path}");
+        }
+    }
+}

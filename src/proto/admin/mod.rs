@@ -12,7 +12,7 @@ mod status;
 mod topics;
 
 use super::subscribe::Refusal;
-use crate::{site::Site, source::upstream::Upstream, units::now_ms};
+use crate::{registry, site::Site, source::upstream::Upstream, units::now_ms};
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Method, StatusCode,
@@ -127,7 +127,11 @@ pub async fn answer(site: &Site, parts: &Parts) -> Result<Option<Answer>, Refusa
     }
     let unknown = || Refusal::new(StatusCode::NOT_FOUND, format!("nothing at /-/{name}"));
     let door = parts.extensions.get::<Door>().and_then(|door| door.0);
-    if !matches!(name, "" | "healthz" | "readyz" | "status" | "metrics") || !site.inside.is_open_at(door) {
+    let known = match name {
+        "openapi.json" => site.registry.is_some(),
+        _ => matches!(name, "" | "healthz" | "readyz" | "status" | "metrics"),
+    };
+    if !known || !site.inside.is_open_at(door) {
         return Err(unknown());
     }
     if !matches!(parts.method, Method::GET | Method::HEAD) {
@@ -138,6 +142,7 @@ pub async fn answer(site: &Site, parts: &Parts) -> Result<Option<Answer>, Refusa
         "healthz" => Answer::json(&json!({ "status": "ok" })),
         "readyz" => ready(site)?,
         "status" => Answer::json(&status::answer(site, parts).await?),
+        "openapi.json" => Answer::text("application/json", registry::http::OPENAPI),
         "metrics" => metrics::answer(site, parts).await,
         _ => page::answer(),
     };

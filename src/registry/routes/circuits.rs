@@ -3,7 +3,7 @@
 use super::super::{
     Registry,
     http::{Answer, Asked},
-    nodes::Node,
+    node::Node,
 };
 use crate::balance::breaker::State;
 use hyper::StatusCode;

@@ -3,7 +3,7 @@
 use super::super::{
     Registry, State,
     http::{Answer, Asked},
-    nodes::{Moment, Node},
+    node::{Moment, Node},
     pick::{self, Ask, pick},
     registration::Registration,
 };
