@@ -359,15 +359,15 @@ impl Running<'_> {
                 None
             }
             Outcome::Unreachable(reason) => {
-                error!(%reason, "gave up on the upstream");
+                error!("gave up on {reason}");
                 Some(Exit::Unreachable)
             }
             Outcome::NoStream(reason) => {
-                error!(%reason, "the upstream serves no stream");
+                error!("no stream at {reason}");
                 Some(Exit::NoStream)
             }
             Outcome::Refused(reason) => {
-                error!(%reason, "the upstream refuses us");
+                error!("refused by {reason}");
                 Some(Exit::Refused)
             }
         }

@@ -18,6 +18,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// What tells one content of a file from another without reading it.
 type Stamp = Option<(SystemTime, u64, u64)>;
 
+/// Writes a file by rename: who reads it finds the old or the new text, whole.
+///
+/// # Errors
+/// What the system says.
+pub fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path))
+}
+
 /// Something made from files, made anew when they change.
 pub struct Watched<T> {
     paths: Vec<PathBuf>,

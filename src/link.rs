@@ -13,6 +13,8 @@ pub const SUBPROTOCOL: &str = "wsevent.v1";
 /// The WebSocket subprotocol of a plain reader that must name one: browsers fail a handshake that takes up none of the
 /// protocols that they offer, for instance beside `bearer.<token>`.
 pub const PLAIN_SUBPROTOCOL: &str = "wsevent.plain";
+/// The reason of a close 1008 when the token that let a reader in has ended: with another one it may come back.
+pub const EXPIRED: &str = "token expired";
 /// Says that the ids of this answer are ours (LINKS 1).
 pub const VERSION_HEADER: &str = "wsevent";
 /// `<oldest> <next>` of the answering log (LINKS 8).

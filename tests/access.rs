@@ -686,6 +686,22 @@ fn a_refused_consumer_says_so_and_a_new_token_is_taken_at_the_next_connect() {
 }
 
 #[test]
+fn a_consumer_outlives_its_token_where_the_file_has_the_next_one() {
+    let keys = Keys::new();
+    let hub = Hub::new(&keys, "", false);
+    let (first, _) = short_lived(&keys);
+    let token = keys.write("token", &first);
+    let line = ["--no-serve", "--retry-max", "50ms", "--consume-token-file", &token, "--consume"];
+    let consumer = Wsevent::new(line).arg(hub.running.ws_url()).start();
+    consumer.said("connected");
+    keys.write("token", &keys.hs256(&claims(json!({ "exp": now() + 3600 }))));
+    consumer.said("token expired");
+    eventually("the next connection", || (consumer.stderr().matches("connected").count() == 2).then_some(()));
+    hub.publish("behind it");
+    assert_eq!(consumer.lines(1), ["behind it"]);
+}
+
+#[test]
 fn secrets_stand_in_no_log() {
     let (keys, authority) = (Keys::new(), Authority::new());
     let identity = authority.issue(Kind::Good);

@@ -436,6 +436,31 @@ fn curl_pages_through_the_history_and_polls() {
 }
 
 #[test]
+fn a_long_poll_brings_what_it_waited_for_and_nothing_else() {
+    let hub = Wsevent::line("--no-produce").serve();
+    let post = |event: &str| drop(raw::request("POST", hub.url(), "", event.as_bytes()));
+    post("{\"old\":1}");
+    for query in ["poll=1", "since=now&poll=1", "match=%7B%22wanted%22:1%7D&poll=1"] {
+        let mut poll = curl(&["--include", &format!("{}?{query}&wait=60s", hub.url())]).start();
+        // Until it is there to hear it.
+        eventually("the answer", || {
+            post("{\"other\":1}");
+            post("{\"wanted\":1}");
+            poll.ended()
+        });
+        let text = poll.stdout();
+        let (head, body) = text.split_once("\r\n\r\n").expect("an answer");
+        let events: Vec<Value> = serde_json::from_str(body).expect("an array");
+        assert!(!events.is_empty() && !events.contains(&json!({ "old": 1 })), "{query}: {body}");
+        if query.starts_with("match") {
+            assert!(events.iter().all(|event| event["wanted"] == 1), "{body}");
+        }
+        let position = raw::header_of(head, "wsevent-position").expect("a position");
+        assert_eq!(raw::get(&format!("{}?after={position}", hub.url())).status, 200, "{query}");
+    }
+}
+
+#[test]
 fn curl_publishes() {
     let hub = Wsevent::line("--no-produce").serve();
     let reader = Wsevent::new(["--no-serve", "--since", "oldest", "--consume", &hub.ws_url()]).start();

@@ -2,6 +2,7 @@
 
 use super::StartError;
 use crate::{
+    files,
     plan::{Plan, ServePlan},
     proto::{
         admin::rates,
@@ -10,7 +11,7 @@ use crate::{
     },
     site::Site,
 };
-use std::{fs, path::Path, sync::Arc};
+use std::sync::Arc;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tracing::info;
 
@@ -37,7 +38,8 @@ pub async fn open_all(
         info!(%url, "serving");
         urls.insert(0, format!("{url}\n"));
         if let Some(file) = &serve.ready_file {
-            write_whole(file, &urls.concat())?;
+            let written = files::write_whole(file, &urls.concat());
+            written.map_err(|error| StartError(format!("write {}: {error}", file.display())))?;
         }
     }
     if !urls.is_empty() {
@@ -79,11 +81,4 @@ impl Door {
         let run = |listener| listen::run(site.clone(), listener, stop.clone(), self.succession);
         self.listeners.into_iter().map(run).collect()
     }
-}
-
-/// By rename: who waits for the file finds it whole.
-fn write_whole(path: &Path, text: &str) -> Result<(), StartError> {
-    let temporary = path.with_extension("tmp");
-    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
-    written.map_err(|error| StartError(format!("write {}: {error}", path.display())))
 }

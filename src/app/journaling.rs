@@ -50,6 +50,7 @@ pub fn build_log(plan: &Plan, path: &str) -> Result<(Log, Past), StartError> {
         log.become_origin(fresh);
         if last.is_some() {
             // What was numbered last may not have reached the disk.
+            tracing::warn!(topic = path, "the journal may not hold everything: numbers begin anew, behind a gap");
             log.publish_gap(None, "the journal may not hold everything");
         }
     }

@@ -24,7 +24,7 @@ use crate::{
     net::{Connection, Dialer},
     proto::{
         proxied,
-        subscribe::{Peer, Refusal, query_pairs},
+        subscribe::{Peer, Refusal, query_pairs, wanted_wire},
     },
 };
 use choice::{Key, Policy};
@@ -140,7 +140,8 @@ impl Balancer {
             Some(_) => match self.decided().await {
                 Mode::Relay => true,
                 Mode::Stream => !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS),
-                Mode::Undecided => false,
+                // Readers of streams wait here until a back end has answered.
+                Mode::Undecided => wanted_wire(parts).is_none(),
             },
         }
     }

@@ -255,7 +255,11 @@ impl Lease {
         known.trial = false;
         known.fail(why);
         let turned = known.breaker.failed(Instant::now());
+        let is_news = known.breaker.failures() == 1;
         drop(known);
+        if is_news {
+            warn!(backend = %self.backend.member, why, "failed");
+        }
         self.pool.turned(&self.backend, turned);
     }
 

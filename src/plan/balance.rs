@@ -15,7 +15,7 @@ pub fn balancing(args: &Args) -> Planned<Option<Settings>> {
     let members = typed.balance.iter().filter(|text| !text.trim().is_empty()).map(|text| text.parse());
     let members: Vec<Member> = members.collect::<Result<_, _>>().map_err(Refusal)?;
     match (members.is_empty(), &typed.balance_file) {
-        (true, None) => return Ok(None),
+        (true, None) => return unbalanced(typed).map(|()| None),
         (false, Some(_)) => return refuse("--balance and --balance-file both list back ends: type one of them"),
         _ => check_roles(args)?,
     }
@@ -42,6 +42,21 @@ pub fn balancing(args: &Args) -> Planned<Option<Settings>> {
         settings.settle().map_err(|error| Refusal(error.to_string()))?;
     }
     Ok(Some(settings))
+}
+
+/// What is about back ends says nothing without them.
+fn unbalanced(typed: &Balance) -> Planned<()> {
+    let asked = [
+        ("--balance-mode", typed.balance_mode.is_some()),
+        ("--balance-policy", typed.balance_policy.is_some()),
+        ("--health-path", typed.health_path.is_some()),
+        ("--sticky-cookie", typed.sticky_cookie.is_some()),
+        ("--max-age", typed.max_age.is_some()),
+    ];
+    match asked.iter().find(|(_, asked)| *asked) {
+        Some((option, _)) => refuse(format!("{option} is about back ends: add --balance URL")),
+        None => Ok(()),
+    }
 }
 
 fn habits(typed: &Balance) -> Habits {

@@ -20,6 +20,7 @@ use hyper::{
     http::request::Parts,
 };
 use std::{collections::VecDeque, time::Duration};
+use tokio::time::{Instant, timeout_at};
 
 /// Events per page, unless asked otherwise.
 const DEFAULT_LIMIT: usize = 100;
@@ -54,17 +55,32 @@ pub struct Page {
 pub async fn page(site: &Site, parts: &Parts) -> Result<Page, Refusal> {
     let topic = subscribe::find_topic(site, parts)?;
     subscribe::check_origin(&site.rules, &parts.headers)?;
-    let ask =
+    let mut ask =
         Ask { viewer: subscribe::viewer(&topic, parts, false)?, envelope: site.rules.envelope, ..read_ask(parts)? };
     if ask.since.is_some() {
         subscribe::wait_for_window(site, &topic).await?;
     }
-    let mut page = collect(&topic, &ask);
-    if ask.poll && page.is_empty() {
-        wait(&topic, &ask).await;
-        page = collect(&topic, &ask);
+    let found = if ask.poll { poll(&topic, &mut ask).await } else { collect(&topic, &ask) };
+    Ok(found.render(&topic, &ask))
+}
+
+/// What there is, or the first that comes within the time.
+async fn poll(topic: &Topic, ask: &mut Ask) -> Found {
+    let mut changes = topic.log.watch();
+    // Whatever was asked for, what comes behind this is news.
+    let newest = topic.log.last().map_or(Since::Oldest, Since::After);
+    let mut found = collect(topic, ask);
+    if !ask.forward {
+        (ask.since, ask.forward) = (Some(newest), true);
     }
-    Ok(page.render(&topic, &ask))
+    let deadline = Instant::now() + ask.wait;
+    while found.is_empty() {
+        match timeout_at(deadline, changes.changed()).await {
+            Ok(Ok(())) => found = collect(topic, ask),
+            Ok(Err(_)) | Err(_) => break,
+        }
+    }
+    found
 }
 
 fn read_ask(parts: &Parts) -> Result<Ask, Refusal> {
@@ -91,14 +107,6 @@ fn read_ask(parts: &Parts) -> Result<Ask, Refusal> {
     }
     ask.forward = matches!(ask.since, Some(Since::After(_)));
     Ok(ask)
-}
-
-/// Waits until something follows the asked position, or what is newest now.
-async fn wait(topic: &Topic, ask: &Ask) {
-    let mut changes = topic.log.watch();
-    let before = topic.log.end();
-    let moved = async { while topic.log.end() == before && changes.changed().await.is_ok() {} };
-    let _ = tokio::time::timeout(ask.wait, moved).await;
 }
 
 #[derive(Default)]

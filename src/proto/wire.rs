@@ -7,7 +7,7 @@ use super::{
 use crate::{
     event::{Batch, put_header},
     id::Id,
-    link::{END_TRAILER, GoAway, Signal},
+    link::{END_TRAILER, EXPIRED, GoAway, Signal},
     log::Gap,
     units::now_ms,
 };
@@ -199,7 +199,7 @@ impl Farewell {
             Farewell::Done => String::new(),
             Farewell::Restart(_) => "restart".into(),
             Farewell::GoAway(why) => why.to_text(),
-            Farewell::Expired => "token expired".into(),
+            Farewell::Expired => EXPIRED.into(),
             Farewell::Refused => "authentication needed".into(),
             Farewell::Fault(fault) => fault.reason.into(),
             Farewell::Echo(_) => String::new(),

@@ -1,5 +1,6 @@
 //! `--cursor-file`: the position of what was handled, so that the next start begins behind it (LINKS 27).
 
+use crate::files;
 use std::{
     fs, io,
     path::PathBuf,
@@ -46,8 +47,7 @@ impl CursorFile {
     /// Writes what is pending.
     pub fn flush(&mut self) {
         let Some(position) = self.pending.take() else { return };
-        let temporary = self.path.with_extension("tmp");
-        let written = fs::write(&temporary, format!("{position}\n")).and_then(|()| fs::rename(&temporary, &self.path));
+        let written = files::write_whole(&self.path, &format!("{position}\n"));
         self.written = Some(Instant::now());
         let Err(error) = written else { return };
         if !std::mem::replace(&mut self.failed, true) {

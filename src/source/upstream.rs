@@ -116,7 +116,7 @@ impl From<hyper::Error> for Failure {
 pub enum Outcome {
     /// The upstream's stream has ended.
     Ended,
-    /// Not reached within `--retries`.
+    /// Not reached within `--retries`: who, and why. So the others.
     Unreachable(String),
     /// Refused by authorisation.
     Refused(String),
@@ -152,8 +152,8 @@ pub async fn run(upstream: Upstream, mut feed: Feed, connected: watch::Sender<bo
                 failures = failures.max(3);
                 (String::new(), None)
             }
-            Failure::Refused(reason) if upstream.terminal => return Outcome::Refused(printable(&reason)),
-            Failure::NoStream(reason) if upstream.terminal => return Outcome::NoStream(printable(&reason)),
+            Failure::Refused(reason) if upstream.terminal => return Outcome::Refused(news.about(&reason)),
+            Failure::NoStream(reason) if upstream.terminal => return Outcome::NoStream(news.about(&reason)),
             Failure::Refused(reason) | Failure::NoStream(reason) => (printable(&reason), Some(upstream.retry_max)),
             Failure::Lost(reason, wait) => (printable(&reason), wait),
             Failure::Stranger => ("another stream than before".into(), Some(upstream.retry_max)),
@@ -164,7 +164,7 @@ pub async fn run(upstream: Upstream, mut feed: Feed, connected: watch::Sender<bo
         }
         upstream.health.turn(news.state);
         if upstream.retries.is_some_and(|retries| failures >= retries) {
-            return Outcome::Unreachable(reason);
+            return Outcome::Unreachable(news.about(&reason));
         }
         tokio::time::sleep(delay(failures, upstream.retry_max).max(wait.unwrap_or_default())).await;
         failures += 1;
@@ -216,6 +216,11 @@ impl News {
             self.reasons.push(reason.to_owned());
             warn!(upstream = %self.upstream, %reason, "{what}");
         }
+    }
+
+    /// What to say where nobody else names the upstream.
+    fn about(&self, reason: &str) -> String {
+        format!("{}: {}", self.upstream, printable(reason))
     }
 
     fn turn(&mut self, to: State) -> bool {

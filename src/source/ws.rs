@@ -8,7 +8,7 @@ use super::{
 use crate::{
     event::{Attrs, Event, MAX_BATCH, Run},
     id::Id,
-    link::{self, GoAway, Signal, with_since},
+    link::{self, EXPIRED, GoAway, Signal, with_since},
     log::Gap,
     net::Io,
     proto::ws::frame::{Assembler, Got, code, masked, op, scan},
@@ -99,6 +99,10 @@ fn parse_answer(
     let len = match response.parse(bytes) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Ok(None),
+        // A TLS record of type alert (RFC 8446 §5.1).
+        Err(_) if bytes.starts_with(&[21, 3]) => {
+            return Err(Failure::NoStream("there is TLS there (wss:// instead?)".into()));
+        }
         Err(error) => return Err(Failure::NoStream(format!("the answer is not HTTP: {error}"))),
     };
     let get = |name: &str| {
@@ -373,6 +377,8 @@ impl<'a> Session<'a> {
         match (code, GoAway::parse(reason)) {
             // Another server's close is the end for a consumer; a hop's readers stay for what may come.
             (code::DONE, _) if self.ended || (!self.is_link && self.upstream.terminal) => Failure::Ended,
+            // The token file may hold the next one by now.
+            (code::POLICY, _) if reason == EXPIRED => Failure::Lost(format!("closed by the server: {EXPIRED}"), None),
             (code::POLICY, _) => Failure::Refused(format!("closed by the server: {code} {reason}")),
             (_, Some(GoAway::Retry(ms))) => Failure::Lost("not ready yet".into(), Some(Duration::from_millis(ms))),
             _ => Failure::Lost(format!("closed by the server: {code} {reason}"), None),
