@@ -41,7 +41,11 @@ fn process(pid: u32) -> io::Result<Usage> {
     let mut cpu = Duration::ZERO;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         // In nanoseconds, where the times in `stat` are in hundredths of a second.
-        let told = fs::read_to_string(task?.path().join("schedstat"))?;
+        let told = match fs::read_to_string(task?.path().join("schedstat")) {
+            // It has ended since it was listed.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => continue,
+            told => told?,
+        };
         let spent = told.split(' ').next().and_then(|nanos| nanos.parse().ok());
         cpu += Duration::from_nanos(spent.ok_or(io::ErrorKind::InvalidData)?);
     }

@@ -1,6 +1,6 @@
 //! What a measurement is to do.
 
-use super::{Planned, credentials, refuse, upstream};
+use super::{Planned, consume::credentials, refuse, upstream};
 use crate::{
     bench::{Pace, Settings, Sourcing, stamp},
     cli::Bench,

@@ -2,25 +2,32 @@
 
 mod balance;
 mod bench;
+mod consume;
 mod registry;
+mod serve;
+mod show;
 
 pub use bench::benching;
+pub use consume::{split_header, tracing, upstream};
+pub use serve::key_files;
+
+use consume::{consuming, upstreams};
+use serve::{accept_publish, journal, serving, split_address, tls_files};
 
 use crate::{
     balance::{Settings as Balancing, stream::Mode},
-    cli::{Args, Client, Keys, LogFormat, StageArg, Trace},
+    cli::{Args, LogFormat, StageArg},
     id::Since,
     journal::SyncPolicy,
     log::Limits,
     matcher::Match,
-    net::redacted,
     proto::{
         cloudevents::Envelope,
         print::{Output, Print},
         shard::Tuning,
     },
     registry::Settings as Registering,
-    site::{Rules, spelled},
+    site::Rules,
     source::{credentials::Credentials, lines::Framing},
     stage::jq::Program,
     tls::TlsFiles,
@@ -33,9 +40,6 @@ use url::Url;
 /// Where the original program listens and what it serves.
 const SERVE_ADDRESS: &str = "localhost:8080";
 const PATH: &str = "/events";
-/// What a request says about its connection, not about what is asked.
-const HANDSHAKE: [&str; 6] =
-    ["connection", "upgrade", "sec-websocket-key", "sec-websocket-version", "content-length", "transfer-encoding"];
 
 /// What this process is to do.
 #[derive(Debug, Clone)]
@@ -231,145 +235,6 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
     Ok(plan)
 }
 
-/// What the key options name.
-pub fn key_files(args: &Keys) -> KeyFiles {
-    KeyFiles {
-        tokens: args.token_file.clone(),
-        secret: args.jwt_secret_file.clone(),
-        jwks: args.jwks.clone(),
-        audience: args.jwt_audience.clone(),
-    }
-}
-
-fn tls_files(args: &Args, serves: bool, upstreams: &[Url]) -> Planned<Option<TlsFiles>> {
-    let tls = &args.tls;
-    let client_ca = tls.tls_client_ca.clone();
-    match (tls.tls_cert.clone(), tls.tls_key.clone()) {
-        (None, None) if client_ca.is_some() => {
-            refuse("--tls-client-ca is about the readers of a TLS server: add --tls-cert and --tls-key")
-        }
-        (None, None) => Ok(None),
-        (None, _) | (_, None) => refuse("--tls-cert and --tls-key belong together: type both"),
-        (Some(_), Some(_)) if !serves && client_ca.is_some() => {
-            refuse("--tls-client-ca is about readers: drop --no-serve")
-        }
-        (Some(_), Some(_)) if !serves && !upstreams.iter().any(is_tls) => {
-            refuse("--tls-cert and --tls-key are about TLS: consume a wss or https URL, or drop --no-serve")
-        }
-        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key, client_ca })),
-    }
-}
-
-fn is_tls(url: &Url) -> bool {
-    matches!(url.scheme(), "wss" | "https" | "sse+https" | "ndjson+https")
-}
-
-fn serving(args: &Args) -> Planned<Option<ServePlan>> {
-    let serve = &args.serve;
-    let parts = serve.serve_address.is_some() || serve.serve_path.is_some();
-    if serve.serve.is_some() && parts {
-        return refuse(
-            "--serve says in one piece what --serve-address and --serve-path say in two: type one or the other",
-        );
-    }
-    if serve.no_serve == Some(true) {
-        let contradicting = serve.serve.is_some() || parts || serve.ready_file.is_some();
-        return if contradicting {
-            refuse(
-                "--no-serve serves nothing: drop it, or drop --serve, --serve-address, --serve-path and --ready-file",
-            )
-        } else {
-            Ok(None)
-        };
-    }
-    let (address, path) = match &serve.serve {
-        Some(whole) => split_endpoint(whole),
-        None => (serve.serve_address.clone(), serve.serve_path.clone()),
-    };
-    let address = address.unwrap_or_else(|| SERVE_ADDRESS.into());
-    let (host, port) = split_address(&address)?;
-    let path = topic_path(path.as_deref())?;
-    Ok(Some(ServePlan { address, host, port, path, ready_file: serve.ready_file.clone() }))
-}
-
-/// `H:P/path`, or the same behind `ws://` or `http://`.
-fn split_endpoint(text: &str) -> (Option<String>, Option<String>) {
-    let bare = text.split_once("://").map_or(text, |(_, rest)| rest);
-    match bare.split_once('/') {
-        Some((address, path)) => (some(address), some(path)),
-        None => (some(bare), None),
-    }
-}
-
-fn some(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
-}
-
-fn split_address(address: &str) -> Planned<(String, u16)> {
-    let wrong = || Refusal(format!("`{address}` is not a host and port: type for instance localhost:8080 or :8080"));
-    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
-    if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
-        return refuse(format!("`{address}` is ambiguous: put an IPv6 host in brackets, as in [::1]:8080"));
-    }
-    Ok((host.to_owned(), port.parse().map_err(|_| wrong())?))
-}
-
-/// With a leading slash; the same with or without when typed.
-fn topic_path(path: Option<&str>) -> Planned<String> {
-    let Some(path) = path else { return Ok(PATH.into()) };
-    let path = format!("/{}", path.trim_start_matches('/'));
-    if path.starts_with("/-/") || path == "/-" {
-        return refuse("paths under /-/ are wsevent's own: choose another --serve-path");
-    }
-    if path.contains(['?', '#', ' ']) || path.contains(char::is_control) {
-        return refuse(format!("`{path}` cannot be a topic's path: leave out `?`, `#` and spaces"));
-    }
-    Ok(spelled(&path))
-}
-
-fn upstreams(args: &Args) -> Planned<Vec<Url>> {
-    let consume = &args.consume;
-    let parts = consume.consume_address.is_some() || consume.consume_path.is_some();
-    if !consume.consume.is_empty() && parts {
-        return refuse(
-            "--consume says in one piece what --consume-address and --consume-path say in two: type one or the other",
-        );
-    }
-    if parts {
-        let address = consume.consume_address.as_deref().unwrap_or(SERVE_ADDRESS);
-        let path = topic_path(consume.consume_path.as_deref())?;
-        return Ok(vec![upstream(&format!("{address}{path}"))?]);
-    }
-    consume.consume.iter().filter(|url| !url.is_empty()).map(|url| upstream(url)).collect()
-}
-
-/// A URL, or `H:P/path` for `ws://H:P/path`; without a path it is `/events`.
-///
-/// # Errors
-/// What cannot be consumed.
-pub fn upstream(text: &str) -> Planned<Url> {
-    let full = if text.contains("://") { text.to_owned() } else { format!("ws://{text}") };
-    let full = if full.starts_with("ws://:") { full.replacen("ws://:", "ws://localhost:", 1) } else { full };
-    let mut url = Url::parse(&full).map_err(|error| Refusal(format!("`{text}` is not a URL: {error}")))?;
-    match url.scheme() {
-        "ws" | "wss" | "http" | "https" | "sse+http" | "sse+https" | "ndjson+http" | "ndjson+https" => {}
-        other => {
-            return refuse(format!(
-                "cannot consume `{other}`: type ws, wss, http, https, sse+http, sse+https, ndjson+http or ndjson+https"
-            ));
-        }
-    }
-    if url.host_str().is_none_or(str::is_empty) {
-        return refuse(format!("`{text}` names no host: type for instance ws://localhost:8080/events"));
-    }
-    let rooted = full.splitn(4, '/').nth(3).is_some();
-    if !rooted {
-        url.set_path(PATH);
-    }
-    url.set_fragment(None);
-    Ok(url)
-}
-
 fn producing(args: &Args, nothing_consumed: bool) -> Planned<Option<Producer>> {
     let produce = &args.produce;
     let keep_open = produce.keep_open == Some(true);
@@ -420,80 +285,6 @@ fn printing(args: &Args, serves: bool) -> Planned<Option<Print>> {
     Ok(Some(Print { output, count: print.count, until: print.until.clone() }))
 }
 
-fn consuming(args: &Args, upstreams: &[Url]) -> Planned<Consuming> {
-    let consume = &args.consume;
-    let echo = consume.echo == Some(true);
-    let balances = !args.balance.balance.is_empty() || args.balance.balance_file.is_some();
-    if upstreams.is_empty() {
-        let asked = [
-            ("--cursor-file", consume.cursor_file.is_some()),
-            ("--since", consume.since.is_some()),
-            ("--retries", consume.retries.is_some()),
-            ("--ca", consume.ca.is_some() && !balances),
-            ("--header", !consume.header.is_empty() && !balances),
-            ("--consume-token-file", consume.consume_token_file.is_some() && !balances),
-            ("--echo", echo),
-        ];
-        if let Some((option, _)) = asked.iter().find(|(_, asked)| *asked) {
-            return refuse(format!("{option} is about an upstream: add --consume URL"));
-        }
-    }
-    if consume.cursor_file.is_some() && upstreams.len() > 1 {
-        return refuse("--cursor-file remembers one upstream: consume each in an instance of its own");
-    }
-    if echo && upstreams.iter().any(|url| !matches!(url.scheme(), "ws" | "wss")) {
-        return refuse("--echo sends messages back over WebSocket: consume a ws or wss URL");
-    }
-    let token_file = consume.consume_token_file.clone();
-    let headers = consume.header.iter().map(|header| split_header(header)).collect::<Planned<Vec<_>>>()?;
-    let says_who = |(name, _): &(String, String)| name.eq_ignore_ascii_case("authorization");
-    let by_url = |url: &Url| !url.username().is_empty() || url.password().is_some();
-    if token_file.is_some() && (headers.iter().any(says_who) || upstreams.iter().any(by_url)) {
-        return refuse(
-            "--consume-token-file is one way to say who we are: drop the Authorization header or the URL's user",
-        );
-    }
-    Ok(Consuming {
-        since: consume.since.clone(),
-        cursor_file: consume.cursor_file.clone(),
-        ca: consume.ca.clone(),
-        credentials: Credentials { headers, token_file },
-        retries: consume.retries,
-        retry_max: consume.retry_max.unwrap_or(Duration::from_secs(5)),
-        idle_timeout: consume.idle_timeout.filter(|idle| !idle.is_zero()),
-        echo,
-    })
-}
-
-/// What `trace` asks, and what it shows about us.
-///
-/// # Errors
-/// What cannot be asked.
-pub fn tracing(args: &Trace) -> Planned<(Url, Credentials)> {
-    Ok((upstream(&args.url)?, credentials(&args.client)?))
-}
-
-fn credentials(client: &Client) -> Planned<Credentials> {
-    let headers = client.header.iter().map(|header| split_header(header)).collect::<Planned<_>>()?;
-    Ok(Credentials { headers, token_file: client.token_file.clone() })
-}
-
-/// `Name: value`.
-///
-/// # Errors
-/// What is no header.
-pub fn split_header(header: &str) -> Planned<(String, String)> {
-    match header.split_once(':') {
-        Some((name, _)) if HANDSHAKE.iter().any(|own| name.trim().eq_ignore_ascii_case(own)) => {
-            refuse(format!("`{}` is the connection's own header: leave it out", name.trim()))
-        }
-        Some((name, value)) if !name.is_empty() && !header.contains(['\r', '\n']) => {
-            Ok((name.trim().to_owned(), value.trim().to_owned()))
-        }
-        _ => refuse("a header is typed as -H 'Name: value'"),
-    }
-}
-
 fn check_stages(stages: &[StageArg]) -> Planned<()> {
     for stage in stages {
         let checked = match stage {
@@ -508,36 +299,6 @@ fn check_stages(stages: &[StageArg]) -> Planned<()> {
         checked.map_err(Refusal)?;
     }
     Ok(())
-}
-
-fn journal(args: &Args, serves: bool) -> Planned<Option<(PathBuf, SyncPolicy)>> {
-    match (&args.window.journal, args.window.journal_sync) {
-        (None, Some(_)) => refuse("--journal-sync is about a journal: add --journal DIR"),
-        (Some(_), _) if !serves => {
-            refuse("--journal keeps what is served: drop --no-serve, or remember the place with --cursor-file")
-        }
-        (dir, sync) => Ok(dir.clone().map(|dir| (dir, sync.unwrap_or_default()))),
-    }
-}
-
-/// A hub (nothing produced, nothing consumed) lives from what peers publish.
-fn accept_publish(
-    args: &Args,
-    serve: &Option<ServePlan>,
-    produce: &Option<Producer>,
-    consume: &[Url],
-    supplied: bool,
-) -> Planned<bool> {
-    let idle = produce.is_none() && consume.is_empty() && !supplied;
-    match (args.serve.accept_publish, serve) {
-        (_, None) if idle => refuse("nothing to do: add --consume URL or --produce -, or drop --no-serve"),
-        (Some(true), None) => refuse("--accept-publish needs a server: drop --no-serve"),
-        (_, None) => Ok(false),
-        (Some(false), _) if idle => {
-            refuse("nothing would ever be published: add --consume, --produce, or --accept-publish")
-        }
-        (said, _) => Ok(said.unwrap_or(idle)),
-    }
 }
 
 /// `block` is right for `cat file | wsevent`, never where peers may publish (LINKS 23).
@@ -574,61 +335,6 @@ impl Plan {
         let one_input = self.consume.len() == 1 || self.streams();
         let only = one_input && self.produce.is_none() && !self.rules.accept_publish;
         only && self.stages.iter().all(StageArg::is_pure)
-    }
-}
-
-impl fmt::Display for Plan {
-    /// What `--check` prints.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for url in &self.consume {
-            writeln!(f, "consume  {}", redacted(url))?;
-        }
-        if let Some(balance) = &self.balance {
-            for member in &balance.members {
-                writeln!(f, "balance  {member}, {}", balance.habits.policy)?;
-            }
-            if let Some(file) = &balance.file {
-                writeln!(f, "balance  what {} lists, {}", file.display(), balance.habits.policy)?;
-            }
-        }
-        if let Some(registry) = &self.registry {
-            writeln!(f, "registry heartbeats within {:?}", registry.patience.heartbeat_timeout)?;
-        }
-        match &self.produce {
-            None => {}
-            Some(Producer::Random) => writeln!(f, "produce  dummy events")?,
-            Some(Producer::Stdin(framing, _)) => writeln!(f, "produce  standard input, {framing:?}")?,
-            Some(Producer::File(path, framing, _)) => writeln!(f, "produce  {}, {framing:?}", path.display())?,
-            Some(Producer::Exec(command, framing, _)) => writeln!(f, "produce  `{command}`, {framing:?}")?,
-        }
-        for stage in &self.stages {
-            writeln!(f, "stage    {stage:?}")?;
-        }
-        match &self.serve {
-            Some(serve) => {
-                let scheme = if self.tls.is_some() { "wss" } else { "ws" };
-                writeln!(f, "serve    {scheme}://{}{}", serve.address, serve.path)?;
-            }
-            None => writeln!(f, "print    {:?}", self.print.as_ref().map(|print| print.output).unwrap_or_default())?,
-        }
-        if self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
-            writeln!(f, "readers  with a certificate from --tls-client-ca")?;
-        }
-        if !self.keys.paths().is_empty() {
-            writeln!(f, "access   by token")?;
-        }
-        if let Some((host, port)) = &self.admin {
-            writeln!(f, "inside   http://{host}:{port}/-/")?;
-        }
-        if self.rules.accept_publish {
-            writeln!(f, "publish  by POST and WebSocket message")?;
-        }
-        let policy = self.policy.as_ref().map_or_else(|| "the upstream's, else disconnect".into(), ToString::to_string);
-        writeln!(f, "window   {} events, {} bytes", self.window.events, self.window.bytes)?;
-        if let Some((dir, sync)) = &self.journal {
-            writeln!(f, "journal  {}, synced {sync}", dir.display())?;
-        }
-        writeln!(f, "slow     {policy}")
     }
 }
 
