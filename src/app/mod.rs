@@ -1,34 +1,29 @@
 //! Runs a plan: builds the topic, starts what supplies it and what serves it, and ends them in order.
 
 mod balancing;
+mod consuming;
 mod doors;
 mod journaling;
+mod producing;
 mod registering;
 
 use self::journaling::Past;
 use crate::{
     cli::StageArg,
     files::{self, Check, Watched},
-    id::{Id, Seq, Since},
+    id::Since,
     matcher::{Match, MatchStage},
-    net::Dialer,
-    plan::{Plan, Producer},
+    plan::Plan,
     proto::{print, shard::Shards},
     site::Site,
-    source::{
-        cursor::CursorFile,
-        exec,
-        feed::Feed,
-        lines, place, random,
-        upstream::{self, Outcome, Upstream},
-    },
+    source::cursor::CursorFile,
     stage::{
         flow::{Dedupe, Sample, Throttle},
         jq::{Keep, Map, Program},
         prefix::Prefix,
     },
-    tls::{self, Identity},
-    token::{self, Keys},
+    tls::Identity,
+    token::Keys,
     topic::{Policy, Stage, Topic},
 };
 use std::{fmt, io, sync::Arc, time::Duration};
@@ -38,7 +33,6 @@ use tokio::{
     time::timeout,
 };
 use tracing::error;
-use url::Url;
 
 /// How long a consumer waits at the end of a stream until its upstream has heard that it has everything.
 const LAST_WORD: Duration = Duration::from_secs(2);
@@ -223,152 +217,6 @@ impl Running<'_> {
                         Some(exit) => return Ok(exit),
                     }
                 }
-            }
-        }
-    }
-
-    fn start_upstreams(
-        &self,
-        remembered: Option<Since>,
-        mut cursor: Option<CursorFile>,
-    ) -> Result<JoinSet<Outcome>, StartError> {
-        let (plan, mut tasks) = (self.plan, JoinSet::new());
-        let dialer = Dialer {
-            tls: tls::client_config(plan.consuming.ca.as_deref(), self.identity.clone())?,
-            timeout: plan.rules.handshake_timeout,
-        };
-        if let Some(file) = &plan.consuming.credentials.token_file {
-            // A typing error is said now, not when the upstream refuses us.
-            token::first_line(file)?;
-        }
-        let marks = place::marks_of(&self.past.notes);
-        let keeps = plan.keeps_ids();
-        let sole = plan.consume.len() == 1 && plan.produce.is_none();
-        let mut first_connections = Vec::new();
-        first_connections.extend(balancing::start_reading(self, &dialer));
-        for (ordinal, url) in plan.consume.iter().enumerate() {
-            let upstream = self.upstream(ordinal, url, &dialer);
-            let start = self.start_of(remembered.clone());
-            let mut feed = Feed::new(self.topic.clone(), keeps, sole, marks.clone(), start);
-            if let Some(file) = cursor.take() {
-                feed.remember(file)?;
-            }
-            if self.topic.log.vitals().is_some() {
-                let nth = plan.consume[..ordinal].iter().filter(|other| *other == url).count();
-                feed.note_place(place::name(url.as_str(), nth), &self.past.notes, self.past.events);
-            }
-            self.site.inside.add_upstream(&self.topic.path, upstream.clone());
-            let (connected, first) = watch::channel(false);
-            first_connections.push(first);
-            tasks.spawn(upstream::run(upstream, feed, connected));
-        }
-        let site = self.site.clone();
-        tokio::spawn(async move {
-            for mut first in first_connections {
-                let _ = first.wait_for(|connected| *connected).await;
-            }
-            site.set_ready(true);
-        });
-        Ok(tasks)
-    }
-
-    /// A keeper that serves mirrors its upstream's window (LINKS 8, 27), from where its journal ends; a consumer begins
-    /// where it was told.
-    fn start_of(&self, remembered: Option<Since>) -> Option<Since> {
-        let told = self.plan.consuming.since.clone();
-        if !self.plan.keeps_ids() || self.plan.serve.is_none() {
-            return remembered.or(told);
-        }
-        // Of an event that a stage split only some parts may be there: it comes again, and the rest of it is new.
-        let whole = |last: Id| if last.seq.k > 0 { Id { seq: Seq::whole(last.seq.n).before(), ..last } } else { last };
-        let kept = self.past.upstream.clone().map(|last| Since::After(whole(last)));
-        kept.or(told).or(Some(Since::Oldest))
-    }
-
-    fn upstream(&self, ordinal: usize, url: &Url, dialer: &Dialer) -> Upstream {
-        let plan = self.plan;
-        // The policy travels, but never to where peers may publish (LINKS 23).
-        let adopts = plan.policy.is_none() && !plan.rules.accept_publish;
-        Upstream {
-            url: url.clone(),
-            credentials: plan.consuming.credentials.clone(),
-            dialer: dialer.clone(),
-            instance: self.site.instance.clone(),
-            ordinal,
-            max_message: plan.rules.max_message,
-            idle_timeout: plan.consuming.idle_timeout,
-            retries: plan.consuming.retries,
-            retry_max: plan.consuming.retry_max,
-            echo: plan.consuming.echo,
-            terminal: plan.serve.is_none(),
-            adopt_block: adopts.then_some((plan.wait_readers.max(1), plan.pin_grace)),
-            health: Arc::default(),
-        }
-    }
-
-    fn start_producer(&self) -> Option<JoinHandle<io::Result<KeepOpen>>> {
-        let (topic, max) = (self.topic.clone(), self.plan.rules.max_message);
-        let address = self.plan.serve.as_ref().map_or_else(|| "localhost:8080".into(), |serve| serve.address.clone());
-        let producer = self.plan.produce.clone()?;
-        Some(tokio::spawn(async move {
-            match producer {
-                Producer::Random => {
-                    random::run(topic, address).await;
-                    Ok(true)
-                }
-                Producer::Stdin(framing, keep_open) => {
-                    lines::run(&topic, tokio::io::stdin(), framing, max).await?;
-                    Ok(keep_open)
-                }
-                Producer::File(path, framing, keep_open) => {
-                    let of_file = |e: io::Error| io::Error::new(e.kind(), format!("read {}: {e}", path.display()));
-                    let file = tokio::fs::File::open(&path).await.map_err(of_file)?;
-                    lines::run(&topic, file, framing, max).await.map_err(of_file)?;
-                    Ok(keep_open)
-                }
-                Producer::Exec(command, framing, keep_open) => {
-                    exec::run(&topic, &command, framing, max).await?;
-                    Ok(keep_open)
-                }
-            }
-        }))
-    }
-
-    /// EOF: readers get all of it, then a normal close.
-    fn input_ended(&self, ended: &io::Result<KeepOpen>) -> Option<Exit> {
-        match ended {
-            Ok(true) => None,
-            Ok(false) => {
-                self.topic.log.finish();
-                Some(Exit::Done)
-            }
-            Err(failure) => {
-                error!("{failure}");
-                self.topic.log.finish();
-                Some(Exit::Failed)
-            }
-        }
-    }
-
-    fn upstream_ended(&self, ended: Outcome, last: bool) -> Option<Exit> {
-        match ended {
-            Outcome::Ended => {
-                if last {
-                    self.topic.log.finish();
-                }
-                None
-            }
-            Outcome::Unreachable(reason) => {
-                error!("gave up on {reason}");
-                Some(Exit::Unreachable)
-            }
-            Outcome::NoStream(reason) => {
-                error!("no stream at {reason}");
-                Some(Exit::NoStream)
-            }
-            Outcome::Refused(reason) => {
-                error!("refused by {reason}");
-                Some(Exit::Refused)
             }
         }
     }
