@@ -9,10 +9,7 @@ use crate::{
     wanted::Wanted,
 };
 use serde_json::{Map, Value};
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 /// What one reader may and wants to see.
 #[derive(Debug, Default)]
@@ -68,72 +65,27 @@ impl Viewer {
     }
 }
 
-/// Whether every key of the audience is in the metadata with exactly that value. Numbers and booleans compare by their
-/// JSON text, since metadata is text; an empty audience is everybody.
+/// Whether every key of the audience is in the metadata with exactly that value; an empty audience is everybody.
 pub fn addresses(to: &Map<String, Value>, metadata: &HashMap<String, String>) -> bool {
-    to.iter().all(|(key, wanted)| match (metadata.get(key), wanted) {
-        (Some(value), Value::String(wanted)) => value == wanted,
-        (Some(value), Value::Bool(flag)) => value == if *flag { "true" } else { "false" },
-        (Some(value), Value::Number(number)) => {
-            let text = number.to_string();
-            *value == text
-        }
+    to.iter().all(|(key, wanted)| match (metadata.get(key), text_of(wanted)) {
+        (Some(value), Some(wanted)) => *value == wanted,
         _ => false,
     })
+}
+
+/// What a value of an audience is as metadata, which is text: numbers and booleans are their JSON text, and nothing else
+/// can be said there.
+pub fn text_of(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(text.into()),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string().into()),
+        _ => None,
+    }
 }
 
 /// Metadata or an audience from a query string: form decoding, the last of a repeated key counts, empty pairs do not.
 pub fn from_query(pairs: impl Iterator<Item = (String, String)>) -> HashMap<String, String> {
     pairs.filter(|(key, value)| !key.is_empty() || !value.is_empty()).collect()
-}
-
-/// The readers of one topic whose metadata can be addressed; all others only count.
-#[derive(Debug, Default)]
-pub struct Roll {
-    readers: Mutex<Listed>,
-}
-
-#[derive(Debug, Default)]
-struct Listed {
-    next: u64,
-    plain: usize,
-    addressable: HashMap<u64, Arc<Viewer>>,
-}
-
-/// A reader's place on the roll.
-pub type Place = Option<u64>;
-
-impl Roll {
-    /// A reader comes. Links do not count.
-    pub fn enter(&self, view: &Arc<Viewer>) -> Place {
-        let mut listed = self.readers.lock().unwrap_or_else(|p| p.into_inner());
-        if view.metadata.is_empty() {
-            listed.plain += 1;
-            return None;
-        }
-        let place = listed.next;
-        listed.next += 1;
-        listed.addressable.insert(place, view.clone());
-        Some(place)
-    }
-
-    /// A reader goes.
-    pub fn leave(&self, place: Place) {
-        let mut listed = self.readers.lock().unwrap_or_else(|p| p.into_inner());
-        match place {
-            Some(place) => drop(listed.addressable.remove(&place)),
-            None => listed.plain -= 1,
-        }
-    }
-
-    /// How many readers an event with this audience reaches.
-    pub fn reached(&self, to: Option<&Map<String, Value>>) -> usize {
-        let listed = self.readers.lock().unwrap_or_else(|p| p.into_inner());
-        match to.filter(|to| !to.is_empty()) {
-            None => listed.plain + listed.addressable.len(),
-            Some(to) => listed.addressable.values().filter(|view| addresses(to, &view.metadata)).count(),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -176,17 +128,5 @@ mod tests {
             assert_eq!(query(text).get(key).map(String::as_str), Some(value), "{text}");
         }
         assert_eq!(query("&&a=1&").len(), 1);
-    }
-
-    #[test]
-    fn the_roll_counts_who_is_reached() {
-        let roll = Roll::default();
-        let view = |text: &str| Arc::new(Viewer { metadata: query(text), ..Viewer::default() });
-        let places = [roll.enter(&view("")), roll.enter(&view("room=a")), roll.enter(&view("room=b"))];
-        assert_eq!(roll.reached(None), 3);
-        assert_eq!(roll.reached(Some(&object(json!({"room": "a"})))), 1);
-        assert_eq!(roll.reached(Some(&object(json!({})))), 3);
-        places.into_iter().for_each(|place| roll.leave(place));
-        assert_eq!(roll.reached(None), 0);
     }
 }

@@ -8,7 +8,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | words | [`id`] positions · [`units`] durations and sizes |
-//! | core: no sockets, no flags, no protocol names | [`event`] events, batches · [`pins`] who may hold whom · [`log`] the window · [`recorder`] who keeps it · [`tally`] what became of readers · [`topic`] stages + log · [`matcher`] field equality · [`wanted`] shared matches · [`audience`] who may see what |
+//! | core: no sockets, no flags, no protocol names | [`event`] events, batches · [`pins`] who may hold whom · [`log`] the window · [`recorder`] who keeps it · [`tally`] what became of readers · [`topic`] stages + log · [`topics`] them by path · [`matcher`] field equality · [`wanted`] shared matches · [`audience`] who may see what · [`roll`] who reads now · [`streams`] topics that are named while we run |
 //! | edges | [`link`] what instances say to each other · [`journal`] windows on disk · [`net`], [`tls`], [`sys`] connections · [`files`] what may change · [`token`] who may do what · [`stage`] · [`source`] what supplies a topic · [`proto`] how readers are served · [`balance`] back ends behind one URL · [`registry`] services as events · [`bench`] what measures streams · [`site`] what a process serves |
 //! | meaning | [`cli`] what was typed · [`plan`] what was meant · [`manual`] the page about it |
 //! | run | [`app`] a plan · [`trace`] a look at a chain |
@@ -37,14 +37,17 @@ pub mod plan;
 pub mod proto;
 pub mod recorder;
 pub mod registry;
+pub mod roll;
 pub mod site;
 pub mod source;
 pub mod stage;
+pub mod streams;
 pub mod sys;
 pub mod tally;
 pub mod tls;
 pub mod token;
 pub mod topic;
+pub mod topics;
 pub mod trace;
 pub mod units;
 pub mod wanted;

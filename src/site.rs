@@ -10,15 +10,16 @@ use crate::{
         stream::Tasks,
     },
     registry::Registry,
+    streams::Streams,
     tls::Identity,
     token::Keys,
     topic::Topic,
+    topics::Topics,
 };
 use hyper::http::request::Parts;
 use std::{
-    collections::HashMap,
     sync::{
-        Arc, RwLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -48,7 +49,10 @@ pub struct Rules {
 
 /// See the module's text.
 pub struct Site {
-    topics: RwLock<HashMap<String, Arc<Topic>>>,
+    /// What can be read here.
+    pub topics: Arc<Topics>,
+    /// Those of them that scripts name.
+    pub streams: Option<Arc<Streams>>,
     /// What the listeners allow.
     pub rules: Rules,
     /// Who fans out.
@@ -76,33 +80,13 @@ pub struct Site {
     drain: watch::Sender<Option<Duration>>,
 }
 
-/// A path in the one spelling that topics are kept by: bytes beyond ASCII escaped, escapes in capitals (RFC 3986 §6.2.2.1).
-/// Escaped ASCII stays: `%2F` is no `/`.
-pub fn spelled(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    let mut escape = 0;
-    for c in path.chars() {
-        match c {
-            '%' => escape = 3,
-            c if !c.is_ascii() => {
-                let mut utf8 = [0; 4];
-                out.extend(c.encode_utf8(&mut utf8).bytes().map(|byte| format!("%{byte:02X}")));
-                continue;
-            }
-            _ => {}
-        }
-        out.push(if escape > 0 { c.to_ascii_uppercase() } else { c });
-        escape = if escape > 0 { escape - 1 } else { 0 };
-    }
-    out
-}
-
 impl Site {
     /// A site without topics, not ready yet.
     pub fn new(rules: Rules, tuning: Tuning, shards: Shards, instance: String) -> Self {
         let slots = Arc::new(Semaphore::new(rules.max_connections.min(Semaphore::MAX_PERMITS)));
         Site {
-            topics: RwLock::default(),
+            topics: Arc::default(),
+            streams: None,
             rules,
             shards,
             tasks: Arc::new(Tasks::new(tuning)),
@@ -121,20 +105,17 @@ impl Site {
 
     /// Serves the topic at its path. A remote peer cannot do this.
     pub fn add(&self, topic: Arc<Topic>) {
-        self.topics.write().unwrap_or_else(|p| p.into_inner()).insert(topic.path.clone(), topic);
+        self.topics.add(topic);
     }
 
     /// The topic at exactly this path, however its other letters are escaped.
     pub fn topic(&self, path: &str) -> Option<Arc<Topic>> {
-        let topics = self.topics.read().unwrap_or_else(|p| p.into_inner());
-        topics.get(path).or_else(|| topics.get(&spelled(path))).cloned()
+        self.topics.get(path)
     }
 
     /// Every topic, by path.
     pub fn topics(&self) -> Vec<Arc<Topic>> {
-        let mut topics: Vec<_> = self.topics.read().unwrap_or_else(|p| p.into_inner()).values().cloned().collect();
-        topics.sort_by(|a, b| a.path.cmp(&b.path));
-        topics
+        self.topics.all()
     }
 
     /// The balancer, if this request is for a back end of its.

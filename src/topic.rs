@@ -1,11 +1,11 @@
 //! A topic: what one event URL stands for. Stages in front, a log behind.
 
 use crate::{
-    audience::Roll,
     event::{Attrs, Batch, Event, MAX_BATCH, Run, RunBuilder, Seqs},
     id::{Id, Seq},
     log::Log,
     recorder::Note,
+    roll::Roll,
     tally::Tally,
     wanted::Wishes,
 };
@@ -59,6 +59,16 @@ impl FromStr for Policy {
     }
 }
 
+/// What requests for a topic mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Manner {
+    /// The URL's parameters may say what is wanted.
+    #[default]
+    Asked,
+    /// Whoever comes, from whatever page, wants the stream, and all parameters are about the reader: a named stream.
+    Open,
+}
+
 /// Events in, events out; never waits.
 pub trait Stage: Send {
     /// Pushes what becomes of the event: nothing, itself, another, or several.
@@ -82,6 +92,8 @@ pub struct Topic {
     pub path: String,
     /// Events in order.
     pub log: Log,
+    /// What requests for it mean.
+    pub manner: Manner,
     stages: Mutex<Vec<Box<dyn Stage>>>,
     staged: bool,
     /// Our stages and the upstream's view.
@@ -114,6 +126,7 @@ impl Topic {
         Topic {
             path,
             log,
+            manner: Manner::default(),
             stages: Mutex::new(stages),
             staged,
             view: Mutex::new((view.to_owned(), String::new())),

@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 /// Modules by layer, lowest first: a module may use its own layer and those before it.
 const LAYERS: [&[&str]; 5] = [
     &["id", "units"],
-    &["event", "pins", "log", "recorder", "tally", "topic", "matcher", "wanted", "audience"],
+    &[
+        "event", "pins", "log", "recorder", "tally", "topic", "topics", "matcher", "wanted", "audience", "roll",
+        "streams",
+    ],
     &[
         "link", "journal", "net", "sys", "files", "tls", "token", "stage", "site", "proto", "source", "balance",
         "registry", "bench",

@@ -4,9 +4,9 @@ use super::{PATH, Planned, Producer, Refusal, SERVE_ADDRESS, ServePlan, refuse};
 use crate::{
     cli::{Args, Keys},
     journal::SyncPolicy,
-    site::spelled,
     tls::TlsFiles,
     token::KeyFiles,
+    topics::spelled,
 };
 use std::path::PathBuf;
 use url::Url;

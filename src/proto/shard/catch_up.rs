@@ -102,7 +102,7 @@ impl Shard {
             if !wrote {
                 return false;
             }
-            self.conns[key].cursor = item.offset + width(item);
+            self.conns[key].moves_to(item.offset + width(item));
             if !self.tell_when_due(key) || !self.conns[key].is_clear() {
                 return false;
             }
@@ -174,7 +174,7 @@ impl Shard {
                 let count = lost.count_from(&from).filter(|_| self.conns[key].viewer.wanted.is_none());
                 let gap = Gap { from, to, count, reason: "slow reader".into() };
                 tracing::debug!(peer = ?self.conns[key].peer(), ?count, "slow reader skips ahead");
-                self.conns[key].cursor = lost.resume;
+                self.conns[key].moves_to(lost.resume);
                 topic.tally.skip(count.unwrap_or(0));
                 self.send_gap(key, &gap)
             }
@@ -220,7 +220,7 @@ impl Shard {
                 }
                 events.push(Some((batch.clone(), i)));
             }
-            self.conns[key].cursor = item.offset + width(item);
+            self.conns[key].moves_to(item.offset + width(item));
         }
         if events.is_empty() {
             let Some(item) = items.first() else { return true };

@@ -1,11 +1,12 @@
 //! One reader's connection as a shard holds it: a socket, a place, and the little that is not sent yet.
 
 use crate::{
-    audience::{self, Viewer},
+    audience::Viewer,
     id::{Id, Since},
     log::{Log, Start},
     pins::PinId,
     proto::{wire::Wire, ws::frame::Assembler},
+    roll::{self, Straggler},
     topic::Topic,
 };
 use bytes::Bytes;
@@ -92,6 +93,8 @@ pub struct More {
     pub ended: bool,
     /// The peer's process.
     pub owner: Option<String>,
+    /// Says where it stands, on the roll of a named stream.
+    pub straggler: Option<Arc<Straggler>>,
 }
 
 impl More {
@@ -109,6 +112,7 @@ impl More {
             waits_for: None,
             ended: false,
             owner,
+            straggler: None,
         }
     }
 }
@@ -145,7 +149,7 @@ pub struct Conn {
     pub(super) chunked: bool,
     pub(super) viewer: Arc<Viewer>,
     /// Its place on the topic's roll.
-    pub(super) listed: Option<audience::Place>,
+    pub(super) listed: Option<roll::Place>,
     pub(super) may_publish: bool,
     /// It has answered a ping.
     pub(super) ponged: bool,
@@ -194,6 +198,22 @@ impl Conn {
 
     pub(super) fn more(&mut self) -> &mut More {
         self.more.get_or_insert_with(|| Box::new(More::new(None)))
+    }
+
+    /// From here on it is known as one that is behind, or no more.
+    pub(super) fn note_straggler(&mut self, straggler: Option<Arc<Straggler>>) {
+        match straggler {
+            Some(straggler) => self.more().straggler = Some(straggler),
+            None => drop(self.more.as_mut().and_then(|more| more.straggler.take())),
+        }
+    }
+
+    /// It has everything below this offset.
+    pub(super) fn moves_to(&mut self, offset: u64) {
+        self.cursor = offset;
+        if let Some(straggler) = self.more.as_ref().and_then(|more| more.straggler.as_ref()) {
+            straggler.stands_at(offset);
+        }
     }
 
     pub(super) fn peer(&self) -> Option<SocketAddr> {

@@ -9,7 +9,7 @@ use crate::{
     link::GoAway,
     log::{Gap, Joined, Start},
     proto::wire::{Farewell, WIRES, Wire},
-    topic::Topic,
+    topic::{Manner, Topic},
     units::now_ms,
 };
 use std::{
@@ -152,6 +152,12 @@ impl Shard {
         }
         self.conns[key].place = to;
         self.conns[key].fell = now;
+        if lane.topic.manner == Manner::Open {
+            let (viewer, cursor) = (self.conns[key].viewer.clone(), self.conns[key].cursor);
+            let behind = matches!(to, Place::Behind(_));
+            let straggler = behind.then(|| lane.topic.roll.straggle(&viewer, cursor));
+            self.conns[key].note_straggler(straggler);
+        }
         if let Some(list) = lane.list(&self.conns[key]) {
             list.push(key);
             let at = list.len() - 1;

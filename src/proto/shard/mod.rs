@@ -269,12 +269,12 @@ impl Shard {
         if wire == Wire::Link || reader.owner.is_some() {
             conn.more = Some(Box::new(More::new(reader.owner)));
         }
-        let wrote = conn.send(reader.head);
-        entry.insert(conn);
+        // Who knows that it reads is counted from then on.
         reader.topic.readers.fetch_add(1, Ordering::Relaxed);
         reader.topic.tally.enter(wire.protocol().index());
-        let conn = &mut self.conns[key];
         conn.listed = (wire != Wire::Link).then(|| reader.topic.roll.enter(&conn.viewer));
+        let wrote = conn.send(reader.head);
+        entry.insert(conn);
         self.conns[key].heard = self.second();
         // Who shook hands before a drain and comes behind its beginning is told, too.
         self.conns[key].due = if self.draining { self.second() } else { self.next_ping() };

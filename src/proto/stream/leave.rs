@@ -128,6 +128,7 @@ impl Steps {
         }
         self.topic.tally.end(how);
         self.topic.readers.fetch_sub(1, Ordering::Relaxed);
+        self.straggler = None;
         if let Some(place) = self.listed.take() {
             self.topic.roll.leave(place);
         }

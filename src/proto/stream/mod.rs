@@ -12,14 +12,15 @@ mod tell;
 
 use super::{shard::Tuning, subscribe::Subscription, wire::Wire};
 use crate::{
-    audience::{self, Viewer},
+    audience::Viewer,
     id::{Id, Since},
     log::Start,
     matcher::Match,
     pins::PinId,
+    roll::{self, Straggler},
     sys::Kernel,
     tally::Ending,
-    topic::{Policy, Topic},
+    topic::{Manner, Policy, Topic},
 };
 use bytes::Bytes;
 use pace::Pace;
@@ -101,7 +102,9 @@ pub struct Steps {
     topic: Arc<Topic>,
     wire: Wire,
     viewer: Arc<Viewer>,
-    listed: Option<audience::Place>,
+    listed: Option<roll::Place>,
+    /// Says where it stands, on the roll of a named stream.
+    straggler: Option<Arc<Straggler>>,
     owner: Option<String>,
     peer: Option<SocketAddr>,
     place: Place,
@@ -143,6 +146,7 @@ impl Steps {
         let now = Instant::now();
         let mut steps = Steps {
             listed: (wire != Wire::Link).then(|| topic.roll.enter(&viewer)),
+            straggler: (topic.manner == Manner::Open).then(|| topic.roll.straggle(&viewer, u64::MAX)),
             changes: topic.log.watch(),
             moves: topic.moves(),
             drain: tasks.drain.subscribe(),
@@ -218,6 +222,7 @@ impl Steps {
             self.spoke = now;
         }
         self.note_standing();
+        self.note_straggling();
         self.pace.is_behind(matches!(step, Some(Step::Piece(_))), now);
         self.keep_pace(now);
         step

@@ -58,6 +58,13 @@ impl Steps {
         }
     }
 
+    /// Who sends is told whether this reader can still take it.
+    pub(super) fn note_straggling(&self) {
+        if let Some(straggler) = self.straggler.as_ref().filter(|_| self.is_reading()) {
+            straggler.stands_at(self.cursor);
+        }
+    }
+
     pub(super) fn give_pump_back(&mut self) {
         let Some(pump) = self.pace.pump.take() else { return };
         pump.store(NOBODY, Ordering::Release);

@@ -1,0 +1,208 @@
+//! The roll of a topic: who reads it now, with which metadata, and who of them does not keep up.
+//!
+//! Whom an event reaches is asked for each one that is published to some only. So readers stand by each pair of their
+//! metadata: to find one of ten thousand costs a look, not ten thousand.
+
+use crate::{
+    audience::{Viewer, addresses, text_of},
+    event::Attrs,
+};
+use serde_json::{Map, Value};
+use slab::Slab;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// The readers of one topic. Those without metadata only count.
+#[derive(Debug, Default)]
+pub struct Roll {
+    listed: Mutex<Listed>,
+}
+
+#[derive(Debug, Default)]
+struct Listed {
+    plain: usize,
+    addressable: Slab<Arc<Viewer>>,
+    /// By key and value of their metadata.
+    by_pair: HashMap<String, HashMap<String, BTreeSet<usize>>>,
+    stragglers: Vec<Arc<Straggler>>,
+    /// At this length those who caught up are forgotten.
+    prune_at: usize,
+}
+
+/// A reader's place on the roll.
+pub type Place = Option<usize>;
+
+/// A reader that does not have everything; no more once nobody else holds it.
+#[derive(Debug)]
+pub struct Straggler {
+    viewer: Arc<Viewer>,
+    cursor: AtomicU64,
+}
+
+impl Straggler {
+    /// It has come to this offset of the log.
+    pub fn stands_at(&self, offset: u64) {
+        self.cursor.store(offset, Ordering::Release);
+    }
+
+    fn is_below(&self, base: u64) -> bool {
+        self.cursor.load(Ordering::Acquire) < base
+    }
+}
+
+impl Roll {
+    fn listed(&self) -> MutexGuard<'_, Listed> {
+        self.listed.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
+    /// A reader comes. Links do not count.
+    pub fn enter(&self, view: &Arc<Viewer>) -> Place {
+        let mut listed = self.listed();
+        if view.metadata.is_empty() {
+            listed.plain += 1;
+            return None;
+        }
+        let place = listed.addressable.insert(view.clone());
+        for (key, value) in &view.metadata {
+            listed.by_pair.entry(key.clone()).or_default().entry(value.clone()).or_default().insert(place);
+        }
+        Some(place)
+    }
+
+    /// A reader goes.
+    pub fn leave(&self, place: Place) {
+        let mut listed = self.listed();
+        let Some(place) = place else {
+            listed.plain -= 1;
+            return;
+        };
+        let view = listed.addressable.remove(place);
+        for (key, value) in &view.metadata {
+            listed.strike(key, value, place);
+        }
+    }
+
+    /// A reader falls behind; it says where it stands, until it drops what it gets here.
+    pub fn straggle(&self, view: &Arc<Viewer>, cursor: u64) -> Arc<Straggler> {
+        let straggler = Arc::new(Straggler { viewer: view.clone(), cursor: AtomicU64::new(cursor) });
+        let mut listed = self.listed();
+        if listed.stragglers.len() >= listed.prune_at {
+            listed.prune();
+        }
+        listed.stragglers.push(straggler.clone());
+        straggler
+    }
+
+    /// How many readers an event with this audience reaches.
+    pub fn reached(&self, to: Option<&Map<String, Value>>) -> usize {
+        let listed = self.listed();
+        match to.filter(|to| !to.is_empty()) {
+            None => listed.plain + listed.addressable.len(),
+            Some(to) => listed.addressed(to),
+        }
+    }
+
+    /// How many of them cannot take it: they stand before `base`, the oldest offset that is retained.
+    pub fn missed(&self, attrs: Option<&Attrs>, base: u64) -> usize {
+        let mut listed = self.listed();
+        listed.prune();
+        let missed = |straggler: &&Arc<Straggler>| straggler.is_below(base) && straggler.viewer.admits(attrs);
+        listed.stragglers.iter().filter(missed).count()
+    }
+}
+
+impl Listed {
+    fn addressed(&self, to: &Map<String, Value>) -> usize {
+        let mut fewest: Option<&BTreeSet<usize>> = None;
+        for (key, value) in to {
+            let having = text_of(value).and_then(|value| self.by_pair.get(key)?.get(&*value));
+            let Some(having) = having else { return 0 };
+            if fewest.is_none_or(|fewest| having.len() < fewest.len()) {
+                fewest = Some(having);
+            }
+        }
+        let viewers = fewest.into_iter().flatten().filter_map(|&place| self.addressable.get(place));
+        viewers.filter(|view| addresses(to, &view.metadata)).count()
+    }
+
+    fn strike(&mut self, key: &str, value: &str, place: usize) {
+        let Some(values) = self.by_pair.get_mut(key) else { return };
+        if let Some(places) = values.get_mut(value) {
+            places.remove(&place);
+            if places.is_empty() {
+                values.remove(value);
+            }
+        }
+        if values.is_empty() {
+            self.by_pair.remove(key);
+        }
+    }
+
+    fn prune(&mut self) {
+        self.stragglers.retain(|straggler| Arc::strong_count(straggler) > 1);
+        self.prune_at = 2 * self.stragglers.len() + 16;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audience::from_query;
+    use serde_json::json;
+
+    fn view(query: &str) -> Arc<Viewer> {
+        let metadata = from_query(url::form_urlencoded::parse(query.as_bytes()).into_owned());
+        Arc::new(Viewer { metadata, ..Viewer::default() })
+    }
+
+    fn to(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().expect("an object")
+    }
+
+    #[test]
+    fn the_roll_counts_who_is_reached() {
+        let roll = Roll::default();
+        let places = ["", "room=a", "room=b", "room=a&n=5"].map(|query| roll.enter(&view(query)));
+        for (audience, reached) in [
+            (json!({}), 4),
+            (json!({"room": "a"}), 2),
+            (json!({"room": "a", "n": 5}), 1),
+            (json!({"n": "5"}), 1),
+            (json!({"room": "c"}), 0),
+            (json!({"other": "a"}), 0),
+            (json!({"room": null}), 0),
+        ] {
+            assert_eq!(roll.reached(Some(&to(audience.clone()))), reached, "{audience}");
+        }
+        assert_eq!(roll.reached(None), 4);
+        roll.leave(places[1]);
+        assert_eq!(roll.reached(Some(&to(json!({"room": "a"})))), 1);
+        for i in [0, 2, 3] {
+            roll.leave(places[i]);
+        }
+        assert_eq!(roll.reached(None), 0);
+        assert!(roll.listed().by_pair.is_empty());
+    }
+
+    #[test]
+    fn who_fell_out_of_the_window_is_missed() {
+        let roll = Roll::default();
+        let to_a = Attrs { to: Some(to(json!({"room": "a"}))), ..Attrs::default() };
+        let (one, other) = (roll.straggle(&view("room=a"), 5), roll.straggle(&view("room=b"), 9));
+        assert_eq!((roll.missed(None, 5), roll.missed(None, 6), roll.missed(None, 10)), (0, 1, 2));
+        assert_eq!(roll.missed(Some(&to_a), 10), 1);
+        one.stands_at(10);
+        assert_eq!(roll.missed(None, 10), 1);
+        drop((one, other));
+        assert_eq!(roll.missed(None, 10), 0);
+        for n in 0..1000 {
+            drop(roll.straggle(&view(""), n));
+        }
+        assert!(roll.listed().stragglers.len() < 64);
+    }
+}
