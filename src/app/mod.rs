@@ -260,7 +260,8 @@ impl Running<'_> {
 
     async fn readers_gone(&self) {
         let relayed = || self.site.balancer.as_ref().map_or(0, |balancer| balancer.relayed());
-        while self.site.readers() + relayed() > 0 {
+        let passed_on = || self.site.registry.as_ref().map_or(0, |registry| registry.relayed());
+        while self.site.readers() + relayed() + passed_on() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -3,10 +3,12 @@
 use super::StartError;
 use crate::{
     files::{Check, Watched},
+    net::Dialer,
     plan::Plan,
     recorder::Notes,
     registry::{Registry, Settings, access::Access, users::Users},
     site::Site,
+    tls,
     topic::Topic,
 };
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 /// Puts the registry into the site, if there is to be one, and lets it run.
 ///
 /// # Errors
-/// When the users cannot be read.
+/// When the users, or the certificates to trust, cannot be read.
 pub fn set_up(
     site: &mut Site,
     plan: &Plan,
@@ -24,7 +26,9 @@ pub fn set_up(
 ) -> Result<(), StartError> {
     let Some(settings) = &plan.registry else { return Ok(()) };
     let access = access(site, settings, watched)?;
-    let registry = Arc::new(Registry::new(settings.clone(), topic.clone(), access, kept));
+    let tls = tls::client_config(plan.consuming.ca.as_deref(), None)?;
+    let dialer = Dialer { tls, timeout: settings.proxy.connect_timeout };
+    let registry = Arc::new(Registry::new(settings.clone(), topic.clone(), access, kept, dialer));
     tokio::spawn(registry.clone().run());
     site.registry = Some(registry);
     Ok(())

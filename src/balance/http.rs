@@ -1,13 +1,13 @@
-//! Requests that are no stream on a fresh connection: taken apart by the HTTP server, put together again for a back end.
+//! Requests that are no stream on a fresh connection: taken apart by the HTTP server, put together again for a back end,
+//! or an instance of a registered service.
 //!
 //! A request is repeated elsewhere only where that is safe: before it was sent, or when it has no body and its method
 //! may be repeated (RFC 9110 §9.2.2).
 
 use super::{
-    Balancer,
     headers::{self, Arrival},
     is_failure,
-    pool::Lease,
+    search::{Deadlines, Hold, Search},
     splice::{self, Ways},
 };
 use crate::{
@@ -27,6 +27,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use std::{
+    any::Any,
     pin::Pin,
     sync::{
         Arc,
@@ -40,80 +41,81 @@ use tokio::{task::JoinHandle, time::timeout};
 /// What goes to a back end.
 type Outbound = UnsyncBoxBody<Bytes, hyper::Error>;
 
-/// Passes the request on, and the answer back. `upgrade` is the client's side of what may become a WebSocket.
+/// Passes the request on to who is found, and the answer back. `upgrade` is the client's side of what may become a
+/// WebSocket.
 ///
 /// # Errors
-/// The refusal to answer with: 503 when no back end answers.
-pub async fn forward(
+/// The refusal to answer with when nobody answers.
+pub async fn forward<S: Search>(
     site: &Arc<Site>,
-    balancer: &Arc<Balancer>,
-    parts: Parts,
+    search: &mut S,
+    parts: &Parts,
     body: Incoming,
     upgrade: OnUpgrade,
 ) -> Result<Response<Relayed>, Refusal> {
     let (wants_upgrade, tls) = (is_upgrade(&parts.headers), site.tls.is_some());
-    let mut fields = headers::for_backend(&parts.headers, Arrival::of(&parts, tls));
+    let mut fields = headers::for_backend(&parts.headers, Arrival::of(parts, tls));
     if wants_upgrade {
         fields.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
-    let (response, held) = answered(balancer, &parts, fields, body, tls).await?;
+    let (response, held) = answered(search, parts, fields, body, tls).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS && wants_upgrade {
-        return Ok(switch(site.clone(), balancer.clone(), response, held, upgrade));
+        let relay = Relay { held, _counted: search.count_relay(), deadlines: search.deadlines() };
+        return Ok(switch(site.clone(), relay, response, upgrade));
     }
     let (mut head, body) = response.into_parts();
     headers::strip(&mut head.headers);
-    Ok(Response::from_parts(head, Relayed { body: Some(body), _held: Some(held) }))
+    Ok(Response::from_parts(head, Relayed { body: Some(body), _held: Some(Box::new(held)) }))
 }
 
-/// What lasts as long as the answer: the hold on the back end, and whoever drives its connection.
-struct Held {
-    lease: Lease,
+/// What lasts as long as the answer: the hold on who gives it, and whoever drives the connection.
+struct Held<H> {
+    hold: H,
     driver: JoinHandle<()>,
 }
 
-impl Drop for Held {
+impl<H> Drop for Held<H> {
     fn drop(&mut self) {
         self.driver.abort();
     }
 }
 
-async fn answered(
-    balancer: &Balancer,
+async fn answered<S: Search>(
+    search: &mut S,
     parts: &Parts,
     fields: HeaderMap,
     body: Incoming,
     tls: bool,
-) -> Result<(Response<Incoming>, Held), Refusal> {
+) -> Result<(Response<Incoming>, Held<S::Hold>), Refusal> {
     let repeatable = body.is_end_stream() && parts.method.is_idempotent();
     let sent = Arc::new(AtomicU64::new(0));
     let mut body = Some(body);
-    let mut search = balancer.search(parts);
     loop {
-        let (lease, connection) = search.next().await?;
+        let (hold, connection) = search.next().await?;
         let outbound = match body.take() {
             Some(body) if !body.is_end_stream() => Counted { body, sent: sent.clone() }.boxed_unsync(),
             _ => Empty::new().map_err(|never| match never {}).boxed_unsync(),
         };
-        let request = request(&balancer.target(&lease.backend().member, parts), parts, &fields, outbound)?;
-        match exchange(connection, request, &sent, balancer.settings.handshake_timeout).await {
+        let request = request(&search.target(&hold, parts), parts, &fields, outbound)?;
+        match exchange(connection, request, &sent, search.deadlines().answer).await {
             Ok((mut response, driver)) => {
                 let failed = is_failure(response.status().as_u16());
                 if failed {
-                    search.failed(&lease, &format!("it answered {}", response.status().as_u16()));
+                    hold.failed(&format!("it answered {}", response.status().as_u16()));
                 } else {
-                    lease.succeeded();
+                    hold.succeeded();
                 }
                 if !failed || !repeatable || !search.has_more() {
-                    if let Some(cookie) = search.cookie(&lease, tls) {
+                    if let Some(cookie) = search.cookie(&hold, tls) {
                         response.headers_mut().append(header::SET_COOKIE, cookie);
                     }
-                    return Ok((response, Held { lease, driver }));
+                    return Ok((response, Held { hold, driver }));
                 }
                 driver.abort();
             }
             Err(why) => {
-                search.failed(&lease, &why);
+                hold.failed(&why);
                 if !repeatable {
                     return Err(Refusal::new(StatusCode::BAD_GATEWAY, "the back end did not answer"));
                 }
@@ -156,25 +158,31 @@ async fn exchange(
     Err(failure)
 }
 
+/// What lasts as long as a WebSocket.
+struct Relay<H> {
+    held: Held<H>,
+    _counted: Arc<()>,
+    deadlines: Deadlines,
+}
+
 /// Both sides become a WebSocket.
-fn switch(
+fn switch<H: Hold>(
     site: Arc<Site>,
-    balancer: Arc<Balancer>,
+    relay: Relay<H>,
     mut response: Response<Incoming>,
-    held: Held,
     client: OnUpgrade,
 ) -> Response<Relayed> {
     let backend = hyper::upgrade::on(&mut response);
     let (mut head, _) = response.into_parts();
     tokio::spawn(async move {
         let (Ok(client), Ok(backend)) = tokio::join!(client, backend) else { return };
-        let _relayed = balancer.count_relay();
-        let idle = balancer.settings.idle_timeout;
+        let idle = relay.deadlines.idle;
         tokio::select! {
             _ = splice::between(TokioIo::new(client), TokioIo::new(backend), Ways::Both, idle) => {}
-            () = held.lease.has_aged() => {}
+            () = relay.held.hold.has_aged() => {}
             () = site.turn_to_leave() => {}
         }
+        drop(relay);
     });
     headers::strip(&mut head.headers);
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -206,10 +214,10 @@ impl Body for Counted {
     }
 }
 
-/// An answer's body, and the hold on the back end that it comes from.
+/// An answer's body, and the hold on who gives it.
 pub struct Relayed {
     body: Option<Incoming>,
-    _held: Option<Held>,
+    _held: Option<Box<dyn Any + Send>>,
 }
 
 impl Body for Relayed {

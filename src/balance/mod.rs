@@ -16,6 +16,7 @@ pub mod member;
 pub mod members;
 pub mod pool;
 pub mod relay;
+pub mod search;
 mod splice;
 pub mod sticky;
 pub mod stream;
@@ -36,11 +37,11 @@ use hyper::{
 };
 use member::Member;
 use pool::{Habits, Lease, Pool, Wish};
+use search::{Deadlines, Hold, Search};
 use serde_json::{Value, json};
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use stream::Mode;
 use tokio::{sync::watch, time::timeout};
-use tracing::debug;
 
 /// Where breakers tell what becomes of back ends.
 pub const NEWS: &str = "/-/balancer";
@@ -66,10 +67,8 @@ pub struct Settings {
     pub proxied: bool,
     /// For a connection to a back end, TLS included.
     pub connect_timeout: Duration,
-    /// For a back end to begin its answer.
-    pub handshake_timeout: Duration,
-    /// A relayed stream that was silent for so long is ended.
-    pub idle_timeout: Option<Duration>,
+    /// For what is said on it.
+    pub deadlines: Deadlines,
 }
 
 impl Settings {
@@ -158,7 +157,7 @@ impl Balancer {
 
     async fn decided(&self) -> Mode {
         let mut mode = self.mode.subscribe();
-        let known = timeout(self.settings.handshake_timeout, mode.wait_for(|mode| *mode != Mode::Undecided)).await;
+        let known = timeout(self.settings.deadlines.answer, mode.wait_for(|mode| *mode != Mode::Undecided)).await;
         known.ok().and_then(Result::ok).map_or(Mode::Undecided, |mode| *mode)
     }
 
@@ -175,15 +174,6 @@ impl Balancer {
     /// For the status.
     pub fn describe(&self) -> Value {
         json!({ "mode": self.mode().name(), "policy": self.pool.habits().policy.to_string(), "relayed": self.relayed(), "backends": self.pool.describe() })
-    }
-
-    /// The request target at a back end.
-    fn target(&self, member: &Member, parts: &Parts) -> String {
-        let path = member.topic().unwrap_or_else(|| parts.uri.path());
-        match parts.uri.query() {
-            Some(query) => format!("{path}?{query}"),
-            None => path.to_owned(),
-        }
     }
 
     /// Where a request should go, if that is possible.
@@ -207,15 +197,15 @@ impl Balancer {
     }
 
     /// Looks for a back end that takes this request.
-    fn search(&self, parts: &Parts) -> Search<'_> {
+    pub fn search(&self, parts: &Parts) -> Round<'_> {
         let client = parts.extensions.get::<Peer>().map(|peer| peer.0);
         let preface = if self.settings.proxied { proxied::header(client) } else { Vec::new() };
-        Search { balancer: self, wish: self.wish(parts), preface, tried: Vec::new() }
+        Round { balancer: self, wish: self.wish(parts), preface, tried: Vec::new() }
     }
 }
 
-/// One request's way through the back ends: each is tried at most once.
-struct Search<'a> {
+/// One request's way through the back ends.
+pub struct Round<'a> {
     balancer: &'a Balancer,
     wish: Wish,
     /// What each connection begins with.
@@ -223,37 +213,43 @@ struct Search<'a> {
     tried: Vec<u64>,
 }
 
-impl Search<'_> {
-    /// A connection to the next back end that takes one.
-    ///
-    /// # Errors
-    /// 503 when there is none left.
+impl Search for Round<'_> {
+    type Hold = Lease;
+
     async fn next(&mut self) -> Result<(Lease, Connection), Refusal> {
         loop {
             let lease = self.balancer.pool.take(self.wish, &self.tried).ok_or_else(nobody)?;
             self.tried.push(lease.backend().name());
             match self.balancer.dialer.connect(&lease.backend().member.url, &self.preface).await {
                 Ok(io) => return Ok((lease, io)),
-                Err(error) => self.failed(&lease, &crate::net::plain_words(&error)),
+                Err(error) => lease.failed(&crate::net::plain_words(&error)),
             }
         }
     }
 
-    /// The back end did not do what it was asked.
-    fn failed(&self, lease: &Lease, why: &str) {
-        debug!(backend = %lease.backend().member, why, "back end failed");
-        lease.failed(why);
+    fn target(&self, lease: &Lease, parts: &Parts) -> String {
+        let path = lease.backend().member.topic().unwrap_or_else(|| parts.uri.path());
+        match parts.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        }
     }
 
-    /// What tells the client that it was here, where it does not know yet.
+    fn has_more(&self) -> bool {
+        self.tried.len() < self.balancer.pool.backends().len()
+    }
+
+    fn deadlines(&self) -> Deadlines {
+        self.balancer.settings.deadlines
+    }
+
     fn cookie(&self, lease: &Lease, tls: bool) -> Option<HeaderValue> {
         let (cookie, name) = (self.balancer.settings.sticky.as_ref()?, lease.backend().name());
         sticky::write(cookie, name, tls).filter(|_| self.wish.before != Some(name))
     }
 
-    /// Whether somebody is left to ask.
-    fn has_more(&self) -> bool {
-        self.tried.len() < self.balancer.pool.backends().len()
+    fn count_relay(&self) -> Arc<()> {
+        self.balancer.count_relay()
     }
 }
 

@@ -5,6 +5,7 @@ use super::{
     breaker::{self, State},
     choice::{Candidate, Policy, choose},
     member::Member,
+    search::Hold,
 };
 use crate::{event::Event, topic::Topic, units::now_ms};
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// Between two looks for a better one.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -212,8 +213,7 @@ fn shares(all: &[Candidate], more: usize) -> f64 {
     (active + more) as f64 / weight
 }
 
-/// One request's or connection's hold on a back end. What came of it is said by [`Lease::succeeded`] or
-/// [`Lease::failed`]; what was given up for other reasons says nothing.
+/// One request's or connection's hold on a back end.
 pub struct Lease {
     pool: Arc<Pool>,
     backend: Arc<Backend>,
@@ -236,9 +236,10 @@ impl Lease {
     pub fn backend(&self) -> &Backend {
         &self.backend
     }
+}
 
-    /// It answered.
-    pub fn succeeded(&self) {
+impl Hold for Lease {
+    fn succeeded(&self) {
         let mut known = self.backend.known();
         known.trial = false;
         let turned = known.breaker.succeeded();
@@ -249,8 +250,7 @@ impl Lease {
         self.pool.turned(&self.backend, turned);
     }
 
-    /// It did not.
-    pub fn failed(&self, why: &str) {
+    fn failed(&self, why: &str) {
         let mut known = self.backend.known();
         known.trial = false;
         known.fail(why);
@@ -259,12 +259,14 @@ impl Lease {
         drop(known);
         if is_news {
             warn!(backend = %self.backend.member, why, "failed");
+        } else {
+            debug!(backend = %self.backend.member, why, "failed again");
         }
         self.pool.turned(&self.backend, turned);
     }
 
-    /// Resolves once a stream has been here for long and others have room for it (`--max-age`): only the surplus moves.
-    pub async fn has_aged(&self) {
+    /// `--max-age`: only the surplus moves.
+    async fn has_aged(&self) {
         let Some(max_age) = self.pool.habits.max_age else { return std::future::pending().await };
         loop {
             // Not all at once: between the half and the whole of it.

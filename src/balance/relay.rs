@@ -9,6 +9,7 @@ use super::{
     headers::{self, Arrival},
     is_failure,
     pool::Lease,
+    search::{Hold, Search},
     splice::{self, Ways},
 };
 use crate::{
@@ -69,18 +70,18 @@ pub async fn serve(
         Err(refusal) => return listen::refuse(&mut client, &refusal, false).await,
     };
     client.write_all(&answer.to_bytes()).await?;
-    let settings = &balancer.settings;
+    let deadlines = balancer.settings.deadlines;
     let (ways, idle) = match (answer.status, answer.body_left()) {
         (101, _) => {
             backend.io().write_all(&early).await?;
-            (Ways::Both, settings.idle_timeout)
+            (Ways::Both, deadlines.idle)
         }
         (_, Some(left)) if upgrade => {
-            return pass_body(&mut client, backend.io(), left, settings.handshake_timeout).await;
+            return pass_body(&mut client, backend.io(), left, deadlines.answer).await;
         }
         // Whether it ends is between the two ends: who was refused does not wait for long.
-        _ if upgrade => (Ways::Answer, Some(settings.handshake_timeout)),
-        _ => (Ways::Answer, settings.idle_timeout),
+        _ if upgrade => (Ways::Answer, Some(deadlines.answer)),
+        _ => (Ways::Answer, deadlines.idle),
     };
     // A task that holds nothing of what came before: most of its life it is idle.
     tokio::spawn(stay(site.clone(), balancer.count_relay(), lease, splice::run(client, backend, ways, idle), permit));
@@ -119,12 +120,12 @@ async fn ask(
     let mut search = balancer.search(parts);
     loop {
         let (lease, mut backend) = search.next().await?;
-        let head = request_head(&balancer.target(&lease.backend().member, parts), &fields);
+        let head = request_head(&search.target(&lease, parts), &fields);
         let exchange = exchange(backend.io(), &head, upgrade);
-        let answered = timeout(balancer.settings.handshake_timeout, exchange).await;
+        let answered = timeout(balancer.settings.deadlines.answer, exchange).await;
         match answered.unwrap_or_else(|_| Err("no answer in time".into())) {
             Ok(answer) if is_failure(answer.status) => {
-                search.failed(&lease, &format!("it answered {}", answer.status));
+                lease.failed(&format!("it answered {}", answer.status));
                 if !search.has_more() {
                     return Ok((lease, backend, answer));
                 }
@@ -134,7 +135,7 @@ async fn ask(
                 answer.set_cookie(search.cookie(&lease, arrival.tls));
                 return Ok((lease, backend, answer));
             }
-            Err(why) => search.failed(&lease, &why),
+            Err(why) => lease.failed(&why),
         }
     }
 }

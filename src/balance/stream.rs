@@ -7,6 +7,7 @@
 use super::{
     Balancer,
     pool::{Lease, Wish},
+    search::Hold,
 };
 use crate::{
     net::redacted,

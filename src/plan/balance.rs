@@ -2,8 +2,11 @@
 
 use super::{Planned, Refusal, refuse};
 use crate::{
-    balance::{Settings, breaker, health::Checks, member::Member, pool::Habits, sticky, stream::Mode},
+    balance::{
+        Settings, breaker, health::Checks, member::Member, pool::Habits, search::Deadlines, sticky, stream::Mode,
+    },
     cli::{Args, Balance, BalanceMode},
+    registry::proxy,
 };
 use std::time::Duration;
 
@@ -34,14 +37,29 @@ pub fn balancing(args: &Args) -> Planned<Option<Settings>> {
         checks: checks(typed)?,
         sticky: typed.sticky_cookie.clone(),
         proxied: typed.balance_proxy_protocol == Some(true),
-        connect_timeout: typed.connect_timeout.unwrap_or(3 * SECOND),
-        handshake_timeout: args.limits.handshake_timeout.unwrap_or(10 * SECOND),
-        idle_timeout: typed.relay_idle_timeout.filter(|idle| !idle.is_zero()),
+        connect_timeout: connect_timeout(typed),
+        deadlines: deadlines(args),
     };
     if settings.file.is_none() {
         settings.settle().map_err(|error| Refusal(error.to_string()))?;
     }
     Ok(Some(settings))
+}
+
+fn connect_timeout(typed: &Balance) -> Duration {
+    typed.connect_timeout.unwrap_or(3 * SECOND)
+}
+
+fn deadlines(args: &Args) -> Deadlines {
+    Deadlines {
+        answer: args.limits.handshake_timeout.unwrap_or(10 * SECOND),
+        idle: args.balance.relay_idle_timeout.filter(|idle| !idle.is_zero()),
+    }
+}
+
+/// How a registry passes requests on to instances.
+pub fn passing_on(args: &Args) -> proxy::Settings {
+    proxy::Settings { connect_timeout: connect_timeout(&args.balance), deadlines: deadlines(args) }
 }
 
 /// What is about back ends says nothing without them.

@@ -1,6 +1,10 @@
 //! What a registry is to do.
 
-use super::{Planned, ServePlan, balance::breaker, key_files, refuse};
+use super::{
+    Planned, ServePlan,
+    balance::{breaker, passing_on},
+    key_files, refuse,
+};
 use crate::{
     cli::Args,
     registry::{Settings, node::Patience},
@@ -34,6 +38,7 @@ pub fn registering(args: &Args, serve: &Option<ServePlan>) -> Planned<Option<Set
         token_ttl: typed.token_ttl.unwrap_or(Duration::from_secs(3600)),
         auth_deadline: typed.auth_deadline.unwrap_or(Duration::from_secs(10)),
         protect_writes: typed.protect_writes == Some(true),
+        proxy: passing_on(args),
     }))
 }
 

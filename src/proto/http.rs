@@ -116,11 +116,19 @@ async fn route(
         return Ok(json_answer(StatusCode::OK, answer.headers, answer.body));
     }
     if let Some(balancer) = site.relay(&parts).await {
-        let response = balance::http::forward(&site, balancer, parts, body, upgrade).await?;
+        let mut search = balancer.search(&parts);
+        let response = balance::http::forward(&site, &mut search, &parts, body, upgrade).await?;
         return Ok(response.map(BodyExt::boxed_unsync));
     }
     if let Some(registry) = site.registry.as_ref().filter(|_| registry::http::is_asked(&site, &parts)) {
-        let answer = registry::http::answer(&site, registry, &parts, body).await;
+        let answer = if registry::proxy::is_passed_on(&parts) {
+            match registry::proxy::answer(&site, registry, &parts, body, upgrade).await {
+                Ok(response) => return Ok(response.map(BodyExt::boxed_unsync)),
+                Err(refusal) => refusal,
+            }
+        } else {
+            registry::http::answer(&site, registry, &parts, body).await
+        };
         return Ok(json_answer(answer.status, *answer.headers, answer.body));
     }
     if let Some(wire) = subscribe::wanted_wire(&parts) {

@@ -1,6 +1,6 @@
 //! The registry's HTTP API: from a request to what it asks, and from the answer to JSON. What is asked is in `routes`.
 
-use super::{Registry, access, conversation::Conversation, routes};
+use super::{Registry, access, conversation::Conversation, proxy, routes};
 use crate::{
     proto::{
         auth, body,
@@ -97,7 +97,8 @@ impl From<Refusal> for Answer {
 /// Whether a request is for the registry: every path is, except topics and its own WebSocket.
 pub fn is_asked(site: &Site, parts: &Parts) -> bool {
     let path = parts.uri.path();
-    let elsewhere = parts.method == Method::OPTIONS || is_conversation(site, parts) || path.starts_with("/-/");
+    let preflight = parts.method == Method::OPTIONS && !proxy::is_passed_on(parts);
+    let elsewhere = preflight || is_conversation(site, parts) || path.starts_with("/-/");
     site.registry.is_some() && !elsewhere && site.topic(path).is_none()
 }
 

@@ -14,12 +14,13 @@ mod memory;
 pub mod node;
 mod nodes;
 mod pick;
+pub mod proxy;
 mod rate;
 mod registration;
 mod routes;
 pub mod users;
 
-use crate::{recorder::Notes, topic::Topic};
+use crate::{net::Dialer, recorder::Notes, topic::Topic};
 use access::Access;
 use config::Configs;
 use events::Fact;
@@ -54,6 +55,8 @@ pub struct Settings {
     pub auth_deadline: Duration,
     /// Whether every change needs a token, not only that of configuration.
     pub protect_writes: bool,
+    /// How requests are passed on to instances.
+    pub proxy: proxy::Settings,
 }
 
 /// See the module's text.
@@ -65,6 +68,9 @@ pub struct Registry {
     state: Mutex<State>,
     /// Something is due earlier than it was.
     sooner: Notify,
+    /// To instances.
+    dialer: Dialer,
+    relayed: Arc<()>,
     started: Instant,
     requests: AtomicU64,
     errors: AtomicU64,
@@ -77,8 +83,8 @@ struct State {
 }
 
 impl Registry {
-    /// One that tells its facts on this topic, and knows what a journal kept of it.
-    pub fn new(settings: Settings, topic: Arc<Topic>, access: Option<Access>, kept: &Notes) -> Self {
+    /// One that tells its facts on this topic, and knows what a journal kept of it; instances are reached by `dialer`.
+    pub fn new(settings: Settings, topic: Arc<Topic>, access: Option<Access>, kept: &Notes, dialer: Dialer) -> Self {
         let (mut nodes, mut configs) = (Nodes::new(settings.patience), Configs::default());
         memory::restore(kept, &mut nodes, &mut configs, Moment::now());
         nodes.take_changed();
@@ -88,6 +94,8 @@ impl Registry {
             access: access.map(Arc::new),
             state: Mutex::new(State { nodes, configs, rates: Rates::default() }),
             sooner: Notify::new(),
+            dialer,
+            relayed: Arc::default(),
             started: Instant::now(),
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
@@ -97,6 +105,11 @@ impl Registry {
     /// Where its facts are told.
     pub fn topic(&self) -> &Arc<Topic> {
         &self.topic
+    }
+
+    /// WebSockets that are passed on to instances now.
+    pub fn relayed(&self) -> usize {
+        Arc::strong_count(&self.relayed) - 1
     }
 
     /// Lets time pass for ever: who is silent for too long goes, circuits become half open.

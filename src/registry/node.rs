@@ -6,7 +6,10 @@ use crate::{
     units::now_ms,
 };
 use serde_json::{Map, Value};
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
 
 /// Now, by the clock that never jumps and by the one that people read.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +46,8 @@ pub struct Node {
     pub last_failure: u64,
     /// While it is left alone: until when, in Unix milliseconds; else 0.
     pub next_try: u64,
+    /// What is passed on to it now.
+    pub traffic: Traffic,
     /// Milliseconds, of late.
     pub response_time: Option<f64>,
     /// Its place among its service's instances, by registration.
@@ -59,6 +64,16 @@ impl Node {
         !self.maintenance && !matches!(self.breaker.state(), State::Open(_))
     }
 
+    /// Whether a request may be passed on to it: while its circuit is half open, one at a time finds out.
+    pub fn is_free(&self) -> bool {
+        self.is_available() && !(self.breaker.state() == State::HalfOpen && self.traffic.has_trial())
+    }
+
+    /// One more request is passed on to it, for as long as this is held.
+    pub fn hold(&mut self) -> Passing {
+        self.traffic.hold(self.breaker.state() == State::HalfOpen)
+    }
+
     /// Its version, if it has one.
     pub fn version(&self) -> Option<&str> {
         self.metadata.get("version").and_then(Value::as_str)
@@ -72,6 +87,45 @@ impl Node {
     /// Its share of the traffic, from 1 to 10.
     pub fn weight(&self) -> f64 {
         self.metadata.get("weight").and_then(Value::as_f64).unwrap_or(1.0)
+    }
+}
+
+/// Requests that are passed on to one instance.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    all: Arc<()>,
+    /// The one that finds out whether it is well again.
+    trial: Weak<()>,
+}
+
+/// One such request.
+#[derive(Debug)]
+pub struct Passing {
+    _one: Arc<()>,
+    _trial: Option<Arc<()>>,
+}
+
+impl Traffic {
+    fn hold(&mut self, on_trial: bool) -> Passing {
+        let trial = on_trial.then(Arc::default);
+        if let Some(trial) = &trial {
+            self.trial = Arc::downgrade(trial);
+        }
+        Passing { _one: self.all.clone(), _trial: trial }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        Arc::strong_count(&self.all) - 1
+    }
+
+    fn has_trial(&self) -> bool {
+        self.trial.strong_count() > 0
+    }
+
+    /// What it was to find out is known.
+    pub fn end_trial(&mut self) {
+        self.trial = Weak::new();
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! Pure: time is a parameter, and each change returns the fact to tell.
 
+mod circuits;
+
 use super::{
     events::{Fact, Instance},
     guard::Guard,
-    node::{Moment, Node, Patience},
+    node::{Moment, Node, Patience, Traffic},
     registration::Registration,
 };
 use crate::balance::breaker::{Breaker, State};
@@ -67,11 +69,6 @@ impl Nodes {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_id.len()
-    }
-
-    /// How many are left alone.
-    pub fn open_circuits(&self) -> usize {
-        self.reopenings.len()
     }
 
     /// All services, by name.
@@ -140,6 +137,7 @@ impl Nodes {
             breaker: Breaker::new(self.patience.breaker),
             last_failure: 0,
             next_try: 0,
+            traffic: Traffic::default(),
             response_time: None,
             place,
             ttl: registration.ttl,
@@ -185,32 +183,6 @@ impl Nodes {
         true
     }
 
-    /// What came of asking an instance: the instance, and the fact if its circuit changed. While it is open nobody is
-    /// sent there, and what is said about it changes nothing.
-    pub fn report(&mut self, name: &str, success: bool, now: Moment) -> Option<(&Node, Option<Fact>)> {
-        let node = self.get_mut(name)?;
-        let id = node.instance.node.clone();
-        if !success {
-            node.last_failure = now.ms;
-        }
-        let changed = match (success, node.breaker.state()) {
-            (true, State::Open(_)) => None,
-            (true, _) => node.breaker.succeeded(),
-            (false, _) => node.breaker.failed(now.at),
-        };
-        let fact = match changed {
-            Some(State::Open(until)) => {
-                node.next_try = now.ms + (until - now.at).as_millis() as u64;
-                let fact = Fact::CircuitOpen(node.instance.clone(), node.breaker.failures());
-                self.reopenings.insert((until, id.clone()));
-                Some(fact)
-            }
-            Some(State::Closed) => Some(Fact::CircuitClosed(node.instance.clone())),
-            _ => None,
-        };
-        self.by_id.get(&id).map(|node| (node, fact))
-    }
-
     /// When something is due next.
     pub fn due(&self) -> Option<Instant> {
         let first = |set: &BTreeSet<(Instant, Arc<str>)>| set.first().map(|(due, _)| *due);
@@ -219,14 +191,7 @@ impl Nodes {
 
     /// Time passes: circuits become half open, and who was silent for too long goes.
     pub fn tick(&mut self, now: Moment) -> Vec<Fact> {
-        let mut facts = Vec::new();
-        while let Some((_, id)) = pop_due(&mut self.reopenings, |due| due <= now.at) {
-            let Some(node) = self.by_id.get_mut(&id) else { continue };
-            if node.breaker.tick(now.at) == Some(State::HalfOpen) {
-                node.next_try = 0;
-                facts.push(Fact::CircuitHalfOpen(node.instance.clone()));
-            }
-        }
+        let mut facts = self.half_open(now);
         facts.extend(self.expire(now));
         facts
     }
@@ -295,29 +260,29 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    struct World {
-        nodes: Nodes,
+    pub(super) struct World {
+        pub nodes: Nodes,
         start: Instant,
     }
 
     impl World {
-        fn new(expiry_guard: u32) -> Self {
+        pub fn new(expiry_guard: u32) -> Self {
             let breaker = breaker::Settings::default();
             let patience = Patience { heartbeat_timeout: PATIENCE, expiry_guard, breaker };
             World { nodes: Nodes::new(patience), start: Instant::now() }
         }
 
-        fn at(&self, ms: u64) -> Moment {
+        pub fn at(&self, ms: u64) -> Moment {
             Moment { at: self.start + Duration::from_millis(ms), ms }
         }
 
-        fn register(&mut self, service: &str, port: u16, ttl: Option<u64>, ms: u64) -> Option<Fact> {
+        pub fn register(&mut self, service: &str, port: u16, ttl: Option<u64>, ms: u64) -> Option<Fact> {
             let body = json!({"serviceName": service, "host": "h", "port": port, "ttl": ttl});
             let read = Registration::read(body.as_object().expect("an object")).expect("in order");
             self.nodes.register(read, self.at(ms)).1
         }
 
-        fn tick(&mut self, ms: u64) -> Vec<String> {
+        pub fn tick(&mut self, ms: u64) -> Vec<String> {
             let facts = self.nodes.tick(self.at(ms));
             facts.iter().map(|fact| format!("{} {}", fact.name(), node_of(fact))).collect()
         }
@@ -372,27 +337,5 @@ mod tests {
         assert!(world.nodes.get("h:1").is_none());
         assert!(world.nodes.deregister("a:h:1").is_some());
         assert!(world.nodes.deregister("h:1").is_some());
-    }
-
-    #[test]
-    fn a_circuit_opens_half_opens_by_time_and_closes() {
-        let mut world = World::new(100);
-        world.register("a", 1, Some(3_600_000), 0);
-        let report = |world: &mut World, success, ms| {
-            let now = world.at(ms);
-            let (_, fact) = world.nodes.report("h:1", success, now).expect("known");
-            fact.map(|fact| fact.name())
-        };
-        assert_eq!((0..4).find_map(|_| report(&mut world, false, 0)), None);
-        assert_eq!(report(&mut world, false, 0), Some("circuit_open"));
-        assert_eq!((report(&mut world, false, 1), report(&mut world, true, 2)), (None, None), "open is open");
-        assert_eq!(world.nodes.get("h:1").map(|node| (node.next_try, node.is_available())), Some((16_000, false)));
-        assert_eq!(world.tick(15_999), Vec::<String>::new());
-        assert_eq!(world.tick(16_000), ["circuit_half_open a:h:1"]);
-        assert_eq!(report(&mut world, false, 16_001), Some("circuit_open"));
-        assert_eq!(world.tick(46_001), ["circuit_half_open a:h:1"]);
-        assert_eq!(report(&mut world, true, 46_002), Some("circuit_closed"));
-        assert_eq!(report(&mut world, true, 46_003), None);
-        assert_eq!(world.nodes.open_circuits(), 0);
     }
 }

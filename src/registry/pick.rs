@@ -18,8 +18,13 @@ pub struct Ask<'a> {
     pub client: &'a str,
 }
 
-/// The chosen instance; `None` when there is none to be sent to. `random` gives numbers from 0 up to 1.
-pub fn pick<'n>(nodes: &'n mut Nodes, ask: &Ask, random: impl FnMut() -> f64) -> Option<&'n Node> {
+/// The chosen one of the instances that may be; `None` when there is none. `random` gives numbers from 0 up to 1.
+pub fn pick<'n>(
+    nodes: &'n mut Nodes,
+    ask: &Ask,
+    may_be: impl Fn(&Node) -> bool,
+    random: impl FnMut() -> f64,
+) -> Option<&'n Node> {
     let latest = match ask.version {
         Some("latest") => {
             let versions = versions(nodes, ask.service);
@@ -33,7 +38,7 @@ pub fn pick<'n>(nodes: &'n mut Nodes, ask: &Ask, random: impl FnMut() -> f64) ->
             (Some(version), None) => node.version().unwrap_or(DEFAULT) == version,
             (None, None) => true,
         };
-        version && node.is_available() && ask.tags.iter().all(|tag| node.has_tag(tag))
+        version && may_be(node) && ask.tags.iter().all(|tag| node.has_tag(tag))
     };
     let Some(policy) = policy(ask.strategy) else { return in_turn(nodes, ask, fits) };
     let fitting: Vec<&Node> = nodes.of(ask.service)?.filter(|node| fits(node)).collect();
@@ -45,7 +50,7 @@ pub fn pick<'n>(nodes: &'n mut Nodes, ask: &Ask, random: impl FnMut() -> f64) ->
     let candidate = |node: &&Node| Candidate {
         name: choice::hash(node.instance.node.as_bytes()),
         weight: if weighted { node.weight() } else { 1.0 },
-        active: 0,
+        active: node.traffic.count(),
         credit: 0.0,
     };
     let mut candidates: Vec<Candidate> = fitting.iter().map(candidate).collect();
@@ -113,7 +118,9 @@ mod tests {
     }
 
     fn picked(nodes: &mut Nodes, ask: &Ask, times: usize) -> String {
-        let name = |nodes: &mut Nodes| pick(nodes, ask, || 0.5).map_or("-".into(), |node| node.address[2..].to_owned());
+        let name = |nodes: &mut Nodes| {
+            pick(nodes, ask, Node::is_available, || 0.5).map_or("-".into(), |node| node.address[2..].to_owned())
+        };
         (0..times).map(|_| name(nodes)).collect()
     }
 

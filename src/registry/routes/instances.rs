@@ -104,7 +104,7 @@ pub fn discover(registry: &Registry, asked: &Asked) -> Result<Answer, Answer> {
         client: client.unwrap_or(&peer),
     };
     registry.act(|state, _| {
-        let answer = match pick(&mut state.nodes, &ask, rand::random) {
+        let answer = match pick(&mut state.nodes, &ask, Node::is_available, rand::random) {
             Some(node) => {
                 let id = &*node.instance.node;
                 Answer::ok(&json!({ "address": node.address, "nodeName": id, "nodeId": id, "healthy": true }))
