@@ -37,6 +37,8 @@ pub struct Rules {
     pub allow_origin: Vec<String>,
     /// Bytes that one event may have.
     pub max_message: usize,
+    /// Whether WebSocket peers that offer it get compressed messages (RFC 7692).
+    pub deflate: bool,
     /// Whether readers get each event in a CloudEvent.
     pub envelope: bool,
     /// For the request head to arrive and be answered.

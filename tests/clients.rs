@@ -134,7 +134,17 @@ fn tricky_as_told() -> Vec<Value> {
 
 #[test]
 fn every_websocket_client_gets_every_payload_unchanged_and_the_end() {
-    let mut producer = producer("--framing nul");
+    every_payload_unchanged("");
+}
+
+/// These clients all offer compression.
+#[test]
+fn every_websocket_client_gets_every_payload_unchanged_when_it_is_compressed() {
+    every_payload_unchanged(" --deflate");
+}
+
+fn every_payload_unchanged(compression: &str) {
+    let mut producer = producer(&format!("--framing nul{compression}"));
     let clients = WEBSOCKET_CLIENTS.map(|(name, start)| (name, start(&producer, &[]).start()));
     clients.iter().for_each(|(_, client)| assert_eq!(told(client, 1), [json!(["open"])]));
     producer.write(TRICKY);
@@ -152,12 +162,17 @@ fn every_websocket_client_gets_every_payload_unchanged_and_the_end() {
 
 #[test]
 fn every_websocket_client_can_publish_and_hears_itself() {
+    // An argument may have 128 KiB.
+    let long = long_event()[..20_000].to_owned();
+    let said = ["from me", "ä€😀", "", &long];
     for (name, start) in WEBSOCKET_CLIENTS {
-        let hub = Wsevent::line("--no-produce").serve();
-        let client = start(&hub, &["from me", "ä€😀", ""]).start();
-        let echo = ["from me", "ä€😀", ""].map(|text| json!(["text", text]));
-        assert_eq!(told(&client, 4)[1..], echo, "{name}");
-        end(client);
+        for compression in ["--deflate=false", "--deflate"] {
+            let hub = Wsevent::line("--no-produce").arg(compression).serve();
+            let client = start(&hub, &said).start();
+            let echo = said.map(|text| json!(["text", text]));
+            assert_eq!(told(&client, 5)[1..], echo, "{name} {compression}");
+            end(client);
+        }
     }
 }
 
@@ -514,10 +529,13 @@ fn server(line: Wsevent) -> (Running, String) {
 
 #[test]
 fn any_websocket_server_can_be_consumed() {
-    for (name, line) in [("Python websockets", python("websockets_server.py")), ("npm ws", node("ws_server.js", "ws"))]
+    let servers: [(_, fn() -> Wsevent); 2] =
+        [("Python websockets", || python("websockets_server.py")), ("npm ws", || node("ws_server.js", "ws"))];
+    for ((name, line), compression) in
+        servers.into_iter().flat_map(|server| [(server, "--deflate=false"), (server, "--deflate")])
     {
-        let (_server, url) = server(line);
-        let mut consumer = Wsevent::new(["--no-serve", "--output", "ndjson", "--consume", &url]).start();
+        let (_server, url) = server(line());
+        let mut consumer = Wsevent::new([compression, "--no-serve", "--output", "ndjson", "--consume", &url]).start();
         assert_eq!(consumer.wait(), 0, "{name}: a close 1000 is the end: {}", consumer.stderr());
         let lines = told(&consumer, 4);
         assert_eq!(lines[0]["data"], "text: ä", "{name}");

@@ -7,7 +7,10 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use wsevent::{
     event::{Event, Run},
-    proto::ws::frame::{Assembler, Fault, Got, masked, op, scan},
+    proto::ws::{
+        assemble::{Assembler, Got},
+        frame::{Fault, masked, op, scan},
+    },
 };
 
 const MAX: usize = 200;

@@ -87,6 +87,7 @@ impl Running<'_> {
             instance: self.site.instance.clone(),
             ordinal,
             max_message: plan.rules.max_message,
+            deflate: plan.rules.deflate,
             idle_timeout: plan.consuming.idle_timeout,
             retries: plan.consuming.retries,
             retry_max: plan.consuming.retry_max,

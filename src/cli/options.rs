@@ -276,6 +276,9 @@ pub struct Limits {
     /// Bytes that one event may have
     #[arg(long, value_name = "SIZE", value_parser = units::size, default_value = "1MiB")]
     pub max_message: Option<usize>,
+    /// Compress WebSocket messages (permessage-deflate): for readers that offer it, and offered to upstreams
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    pub deflate: Option<bool>,
     /// Connections at once [default: what the open-file limit allows]
     #[arg(long, value_name = "N")]
     pub max_connections: Option<usize>,

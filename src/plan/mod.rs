@@ -216,6 +216,7 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
         },
         rules: Rules {
             accept_publish,
+            deflate: args.limits.deflate == Some(true),
             envelope: args.serve.envelope.is_some(),
             publish_by_right: false,
             allow_origin: args.serve.allow_origin.clone(),

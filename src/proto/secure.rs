@@ -10,7 +10,10 @@ use super::{
     stream::{Step, Steps},
     subscribe::Subscription,
     wire::{Farewell, Wire, chunked, last_chunk},
-    ws::frame::{self, Assembler, Got},
+    ws::{
+        assemble::{Assembler, Got},
+        frame,
+    },
 };
 use crate::{
     event::{Event, RunBuilder},
@@ -98,7 +101,7 @@ impl Session {
         let wire = subscription.wire;
         let peer = stream.socket().peer_addr().ok();
         let dialog = subscription.dialog.take();
-        let mut inbound = Assembler::new(true, site.rules.max_message);
+        let mut inbound = Assembler::new(true, site.rules.max_message).inflating(wire.inflater());
         inbound.buf.extend_from_slice(&early);
         Session {
             line: Line { stream, out: VecDeque::from([head]), unflushed: true },

@@ -1,6 +1,6 @@
 //! From a request to a stream subscription: what is asked, whether it is allowed, and the answer's head.
 
-use super::{auth, cloudevents, dialog::Dialog, wire::Wire};
+use super::{auth, cloudevents, dialog::Dialog, wire::Wire, ws::deflate};
 use crate::{
     audience::{self, Viewer},
     balance::headers::is_forwarded,
@@ -146,7 +146,7 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
     if owner.as_deref().and_then(|owner| owner.split(' ').next()) == Some(&site.instance) {
         return Err(Refusal::new(StatusCode::LOOP_DETECTED, "this instance would be its own upstream"));
     }
-    if wire == Wire::Link || owner.is_some() {
+    if wire.is_link() || owner.is_some() {
         wait_for_window(site, &topic).await?;
     }
     if wire == Wire::Sse && topic.log.ended() && is_at_end(&topic, since.as_ref()) {
@@ -154,6 +154,7 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
     }
     // A hop wants the events themselves.
     let wire = if site.rules.envelope && owner.is_none() { wire.enveloped() } else { wire };
+    let wire = if site.rules.deflate { agree_to_deflate(wire, &parts.headers, &mut headers) } else { wire };
     describe(site, &topic, wire, &mut headers);
     allow_origin(&site.rules, &parts.headers, &mut headers);
     let may_publish = wire.protocol() == Wire::Ws && auth::may_publish(site, parts);
@@ -180,12 +181,12 @@ pub fn viewer(topic: &Topic, parts: &Parts, relay: bool) -> Result<Viewer, Refus
 /// reads for.
 fn is_trusted_hop(site: &Site, parts: &Parts, wire: Wire) -> bool {
     if let Some(relay) = auth::is_relay(site, parts) {
-        return wire == Wire::Link && relay;
+        return wire.is_link() && relay;
     }
     let local = parts.extensions.get::<Peer>().is_some_and(|peer| peer.0.to_canonical().is_loopback());
     let anonymous = query_pairs(parts).all(|(name, _)| matches!(name.as_str(), "since" | "last_event_id" | "match"));
     let direct = !parts.headers.contains_key(header::ORIGIN) && !is_forwarded(&parts.headers);
-    wire == Wire::Link && local && anonymous && direct
+    wire.is_link() && local && anonymous && direct
 }
 
 /// Who asks, in a request's extensions.
@@ -227,6 +228,19 @@ fn upgrade(parts: &Parts, may_link: bool, headers: &mut HeaderMap) -> Result<Wir
     Ok(Wire::Ws)
 }
 
+/// RFC 7692 §5.1, for the wire forms that know compression.
+fn agree_to_deflate(wire: Wire, asked: &HeaderMap, headers: &mut HeaderMap) -> Wire {
+    let offers = asked.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().filter_map(|value| value.to_str().ok());
+    let answer = deflate::accept(offers).and_then(|answer| HeaderValue::from_str(&answer).ok());
+    match (wire.deflated(), answer) {
+        (Some(deflated), Some(answer)) => {
+            headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, answer);
+            deflated
+        }
+        _ => wire,
+    }
+}
+
 /// What the answer says about the stream: type, window, path, policy, limit.
 fn describe(site: &Site, topic: &Topic, wire: Wire, headers: &mut HeaderMap) {
     let mut put = |name: &'static str, value: String| {
@@ -250,7 +264,7 @@ fn describe(site: &Site, topic: &Topic, wire: Wire, headers: &mut HeaderMap) {
     }
     put(link::POLICY_HEADER, topic.policy().to_string());
     put(link::MAX_MESSAGE_HEADER, site.rules.max_message.to_string());
-    if wire != Wire::Link {
+    if !wire.is_link() {
         put("cache-control", "no-store, no-transform".into());
         put("x-accel-buffering", "no".into());
     }

@@ -2,7 +2,10 @@
 
 use super::{
     cloudevents, json, sse,
-    ws::{encode, frame},
+    ws::{
+        deflate::{self, Inflater},
+        encode, frame,
+    },
 };
 use crate::{
     event::{Batch, put_header},
@@ -30,14 +33,29 @@ pub enum Wire {
     CloudSse,
     /// One CloudEvent per line.
     CloudLines,
+    /// [`Wire::Ws`] with compressed messages (permessage-deflate, RFC 7692).
+    DeflatedWs,
+    /// [`Wire::Link`] with compressed messages.
+    DeflatedLink,
 }
 
 /// Every wire form, in the order of [`Wire::index`].
-pub const WIRES: [Wire; 7] =
-    [Wire::Ws, Wire::Link, Wire::Sse, Wire::Ndjson, Wire::CloudWs, Wire::CloudSse, Wire::CloudLines];
-/// The first of the batch's cache slots for forms in an envelope.
-const CLOUD_FORMS: usize = 3;
-/// The wire forms without an envelope, which come first.
+pub const WIRES: [Wire; 9] = [
+    Wire::Ws,
+    Wire::Link,
+    Wire::Sse,
+    Wire::Ndjson,
+    Wire::CloudWs,
+    Wire::CloudSse,
+    Wire::CloudLines,
+    Wire::DeflatedWs,
+    Wire::DeflatedLink,
+];
+/// The first of the batch's cache slots for the forms that are not in [`PROTOCOLS`].
+const RARE_FORMS: usize = 3;
+/// Those that have an instance of ours at the other end.
+pub const LINKS: [Wire; 2] = [Wire::Link, Wire::DeflatedLink];
+/// The wire forms without an envelope and uncompressed, which come first.
 pub const PROTOCOLS: [Wire; 4] = [Wire::Ws, Wire::Link, Wire::Sse, Wire::Ndjson];
 
 impl Wire {
@@ -56,10 +74,20 @@ impl Wire {
         }
     }
 
-    /// The same without the envelope.
+    /// The same with compressed messages, where there is such a form.
+    pub fn deflated(self) -> Option<Self> {
+        match self {
+            Wire::Ws => Some(Wire::DeflatedWs),
+            Wire::Link => Some(Wire::DeflatedLink),
+            _ => None,
+        }
+    }
+
+    /// The same without envelope and compression.
     pub fn protocol(self) -> Self {
         match self {
-            Wire::CloudWs => Wire::Ws,
+            Wire::CloudWs | Wire::DeflatedWs => Wire::Ws,
+            Wire::DeflatedLink => Wire::Link,
             Wire::CloudSse => Wire::Sse,
             Wire::CloudLines => Wire::Ndjson,
             other => other,
@@ -71,6 +99,21 @@ impl Wire {
         matches!(self.protocol(), Wire::Ws | Wire::Link)
     }
 
+    /// An instance of ours at the other end.
+    pub fn is_link(self) -> bool {
+        self.protocol() == Wire::Link
+    }
+
+    /// For what the peer sends.
+    pub fn inflater(self) -> Option<Inflater> {
+        matches!(self, Wire::DeflatedWs | Wire::DeflatedLink).then(Inflater::without_context)
+    }
+
+    /// A link's frames, compressed where that was agreed on.
+    pub fn packed(self, frames: Bytes) -> Bytes {
+        if self == Wire::DeflatedLink { deflate::frames(&frames) } else { frames }
+    }
+
     /// The batch's events from index `from` on. A link's must have been announced (see [`encode`]).
     pub fn events(self, batch: &Batch, from: usize) -> Bytes {
         match (self, from) {
@@ -80,10 +123,17 @@ impl Wire {
             (Wire::Sse, _) => sse::events(batch, from),
             (Wire::Ndjson, 0) => batch.form(json::NDJSON_FORM, |batch| json::lines(batch, 0)).clone(),
             (Wire::Ndjson, _) => json::lines(batch, from),
-            (cloud, 0) => {
-                batch.form(CLOUD_FORMS + cloud.index() - PROTOCOLS.len(), |batch| cloud.cloud_events(batch, 0)).clone()
+            (rare, 0) => {
+                batch.form(RARE_FORMS + rare.index() - PROTOCOLS.len(), |batch| rare.rare_events(batch, 0)).clone()
             }
-            (cloud, _) => cloud.cloud_events(batch, from),
+            (rare, _) => rare.rare_events(batch, from),
+        }
+    }
+
+    fn rare_events(self, batch: &Batch, from: usize) -> Bytes {
+        match self {
+            Wire::DeflatedWs | Wire::DeflatedLink => deflate::frames(&self.protocol().events(batch, from)),
+            _ => self.cloud_events(batch, from),
         }
     }
 

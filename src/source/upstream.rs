@@ -48,6 +48,8 @@ pub struct Upstream {
     pub retries: Option<u32>,
     /// The longest delay.
     pub retry_max: Duration,
+    /// Offer compression (RFC 7692).
+    pub deflate: bool,
     /// Send every message back with its opcode.
     pub echo: bool,
     /// A consumer gives up where a serving process keeps trying.

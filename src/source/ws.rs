@@ -11,7 +11,11 @@ use crate::{
     link::{self, EXPIRED, GoAway, Signal, with_since},
     log::Gap,
     net::Io,
-    proto::ws::frame::{Assembler, Got, code, masked, op, scan},
+    proto::ws::{
+        assemble::{Assembler, Got},
+        deflate::{self, Inflater},
+        frame::{code, masked, op, scan},
+    },
     units::now_ms,
 };
 use bytes::{Bytes, BytesMut};
@@ -37,24 +41,34 @@ const KEEP_PACE: Duration = Duration::from_millis(20);
 pub async fn consume(upstream: &Upstream, feed: &mut Feed, on_open: &mut (dyn FnMut() + Send)) -> Result<(), Failure> {
     let mut io = upstream.dialer.dial(&upstream.url).await?;
     let shake = tokio::time::timeout(upstream.dialer.timeout, shake_hands(upstream, feed, &mut io));
-    let (answer, is_link, rest) = shake.await.map_err(|_| Failure::lost(&"no answer to the handshake"))??;
+    let (Shaken { answer, is_link, inflater, .. }, rest) =
+        shake.await.map_err(|_| Failure::lost(&"no answer to the handshake"))??;
     let opened = Answer { ours: is_link && feed.trusts_ids(), ..answer }.apply(upstream, feed)?;
     on_open();
-    let mut session = Session::new(upstream, feed, io, opened, rest);
+    let mut session = Session::new(upstream, feed, io, opened);
+    session.inbound = session.inbound.inflating(inflater);
+    session.inbound.buf = rest;
     session.run().await
 }
 
-async fn shake_hands(
-    upstream: &Upstream,
-    feed: &Feed,
-    io: &mut Box<dyn Io>,
-) -> Result<(Answer, bool, BytesMut), Failure> {
+/// What the answer's head says.
+struct Shaken {
+    answer: Answer,
+    is_link: bool,
+    inflater: Option<Inflater>,
+    /// Bytes of the head.
+    len: usize,
+}
+
+/// With what came behind the answer's head.
+async fn shake_hands(upstream: &Upstream, feed: &Feed, io: &mut Box<dyn Io>) -> Result<(Shaken, BytesMut), Failure> {
     let key = generate_key();
     io.write_all(request(upstream, feed, &key)?.as_bytes()).await?;
     let mut buf = BytesMut::with_capacity(4096);
     loop {
-        if let Some((answer, is_link, len)) = parse_answer(&buf, &key, upstream, feed)? {
-            return Ok((answer, is_link, buf.split_off(len)));
+        if let Some(shaken) = parse_answer(&buf, &key, upstream, feed)? {
+            let rest = buf.split_off(shaken.len);
+            return Ok((shaken, rest));
         }
         if buf.len() > MAX_HEAD {
             return Err(Failure::NoStream("the answer's head is too large".into()));
@@ -69,7 +83,7 @@ fn request(upstream: &Upstream, feed: &Feed, key: &str) -> io::Result<String> {
     let url = with_since(&upstream.url, feed.since().as_ref());
     let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
     let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
-    let ours = vec![
+    let mut ours = vec![
         ("Host", host.to_owned()),
         ("Upgrade", "websocket".into()),
         ("Connection", "Upgrade".into()),
@@ -79,6 +93,9 @@ fn request(upstream: &Upstream, feed: &Feed, key: &str) -> io::Result<String> {
         (link::INSTANCE_HEADER, upstream.reader_name()),
         (link::MAX_MESSAGE_HEADER, upstream.max_message.to_string()),
     ];
+    if upstream.deflate {
+        ours.push(("Sec-WebSocket-Extensions", deflate::EXTENSION.into()));
+    }
     let mut text = format!("GET {target} HTTP/1.1\r\n");
     for (name, value) in with_typed(ours, upstream.credentials.lines(&upstream.url, &upstream.url)?) {
         text.push_str(&format!("{name}: {value}\r\n"));
@@ -87,13 +104,8 @@ fn request(upstream: &Upstream, feed: &Feed, key: &str) -> io::Result<String> {
     Ok(text)
 }
 
-/// `None` when the head is not whole yet; else what it says, whether it is a link, and its length.
-fn parse_answer(
-    bytes: &[u8],
-    key: &str,
-    upstream: &Upstream,
-    feed: &Feed,
-) -> Result<Option<(Answer, bool, usize)>, Failure> {
+/// `None` when the head is not whole yet.
+fn parse_answer(bytes: &[u8], key: &str, upstream: &Upstream, feed: &Feed) -> Result<Option<Shaken>, Failure> {
     let mut fields = [httparse::EMPTY_HEADER; 100];
     let mut response = httparse::Response::new(&mut fields);
     let len = match response.parse(bytes) {
@@ -117,11 +129,13 @@ fn parse_answer(
     if get("sec-websocket-accept") != Some(&derive_accept_key(key.as_bytes())) {
         return Err(Failure::NoStream("Sec-WebSocket-Accept does not fit the key".into()));
     }
-    if get("sec-websocket-extensions").is_some_and(|extensions| !extensions.is_empty()) {
-        return Err(Failure::NoStream("the server chose an extension that was not offered".into()));
-    }
+    let inflater = match get("sec-websocket-extensions").filter(|extensions| !extensions.is_empty()) {
+        Some(chosen) if upstream.deflate => Some(Inflater::agreed(chosen).map_err(Failure::NoStream)?),
+        Some(_) => return Err(Failure::NoStream("the server chose an extension that was not offered".into())),
+        None => None,
+    };
     let is_link = get("sec-websocket-protocol") == Some(link::SUBPROTOCOL);
-    Ok(Some((Answer::read(get), is_link, len)))
+    Ok(Some(Shaken { answer: Answer::read(get), is_link, inflater, len }))
 }
 
 /// Where the next message stands, by the last `p`.
@@ -164,14 +178,12 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(upstream: &'a Upstream, feed: &'a mut Feed, io: Box<dyn Io>, opened: Opened, rest: BytesMut) -> Self {
-        let mut inbound = Assembler::new(false, upstream.max_message);
-        inbound.buf = rest;
+    fn new(upstream: &'a Upstream, feed: &'a mut Feed, io: Box<dyn Io>, opened: Opened) -> Self {
         Session {
             upstream,
             feed,
             io,
-            inbound,
+            inbound: Assembler::new(false, upstream.max_message),
             is_link: opened.ours,
             position: None,
             time: 0,

@@ -5,7 +5,7 @@
 
 import { WebSocketServer } from "ws";
 
-const server = new WebSocketServer({ port: 0, host: "localhost", perMessageDeflate: true });
+const server = new WebSocketServer({ port: 0, host: "localhost", perMessageDeflate: { threshold: 0 } });
 server.on("listening", () => console.log(`ws://localhost:${server.address().port}/anything`));
 server.on("connection", (socket) => {
   socket.send("text: ä");

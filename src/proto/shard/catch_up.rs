@@ -1,16 +1,16 @@
 //! Reading on from a cursor: replay, recovery, and what the shared path does not do.
 
-use super::{Shard, TURN_BYTES, conn::Place};
+use super::{
+    Shard, TURN_BYTES,
+    conn::{Conn, Place},
+};
 use crate::{
     audience::Seen,
     event::Batch,
     id::Id,
     link::GoAway,
     log::{Entry, Gap, Item, Lost},
-    proto::{
-        wire::{Farewell, Wire},
-        ws::encode,
-    },
+    proto::{wire::Farewell, ws::encode},
     topic::Policy,
     units::now_ms,
 };
@@ -69,7 +69,7 @@ impl Shard {
         let expected = conn.more.as_ref().and_then(|more| more.expected.as_ref());
         let next = |last: &Option<Id>| last.as_ref().map(Id::next);
         let knows_more = |next: Id| expected.is_some_and(|known| known.epoch == next.epoch && known.seq > next.seq);
-        conn.wire != Wire::Link
+        !conn.wire.is_link()
             || expected == next(&lane.last).as_ref()
             || next(&passed).is_some_and(knows_more)
             || self.tell_position(key, passed.as_ref(), live)
@@ -126,18 +126,15 @@ impl Shard {
         let n = conn.mark;
         let last = batch.id(batch.len() - 1);
         let expected = conn.more().expected.replace(last.next());
-        let bytes = match conn.wire {
-            Wire::Link => {
-                let now = now_ms();
-                if encode::is_contiguous(batch, from, expected.as_ref()) && conn.more().keeps_time(batch.time(), now, 1)
-                {
-                    encode::link_frames(batch, from)
-                } else {
-                    conn.more().clock = batch.time() as i64 - now as i64;
-                    encode::link_frames_with_positions(batch, from, n)
-                }
-            }
-            wire => wire.events(batch, from),
+        let (wire, now) = (conn.wire, now_ms());
+        let goes_on = |conn: &mut Conn| {
+            encode::is_contiguous(batch, from, expected.as_ref()) && conn.more().keeps_time(batch.time(), now, 1)
+        };
+        let bytes = if !wire.is_link() || goes_on(conn) {
+            wire.events(batch, from)
+        } else {
+            conn.more().clock = batch.time() as i64 - now as i64;
+            wire.packed(encode::link_frames_with_positions(batch, from, n))
         };
         conn.mark += (batch.len() - from) as u64;
         conn.more().since_told += bytes.len() as u64;
@@ -158,7 +155,7 @@ impl Shard {
     pub(super) fn send_gap(&mut self, key: usize, gap: &Gap) -> bool {
         let conn = &mut self.conns[key];
         conn.more().expected = Some(gap.to.next());
-        let (cursor, link) = (conn.cursor, conn.wire == Wire::Link);
+        let (cursor, link) = (conn.cursor, conn.wire.is_link());
         self.lanes[conn.lane].topic.tally.tell_gap();
         self.send(key, |wire| wire.gap(gap)) && (!link || self.tell_position(key, Some(&gap.to), cursor))
     }

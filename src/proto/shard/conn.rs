@@ -5,7 +5,7 @@ use crate::{
     id::{Id, Since},
     log::{Log, Start},
     pins::PinId,
-    proto::{wire::Wire, ws::frame::Assembler},
+    proto::{wire::Wire, ws::assemble::Assembler},
     roll::{self, Straggler},
     topic::Topic,
 };

@@ -10,7 +10,7 @@ use crate::{
     link::Signal,
     log::{Entry, Item},
     proto::{
-        wire::{WIRES, Wire, chunked},
+        wire::{LINKS, WIRES, Wire, chunked},
         ws::encode,
     },
     units::now_ms,
@@ -42,7 +42,7 @@ impl Shard {
             return;
         }
         let is_link =
-            |(_, conn): &(usize, &Conn)| conn.lane == lane && conn.wire == Wire::Link && conn.place != Place::Leaving;
+            |(_, conn): &(usize, &Conn)| conn.lane == lane && conn.wire.is_link() && conn.place != Place::Leaving;
         let links: Vec<usize> = self.conns.iter().filter(is_link).map(|(key, _)| key).collect();
         for key in links {
             self.send(key, |_| encode::ping(&Signal::PathChanged).freeze());
@@ -106,7 +106,7 @@ impl Shard {
     }
 
     pub(super) fn deliver_batches(&mut self, lane: usize, items: &[Item], end: u64, last: Option<&Id>) {
-        if self.lanes[lane].tip_of(Wire::Link).next().is_some() {
+        if LINKS.into_iter().any(|wire| self.lanes[lane].tip_of(wire).next().is_some()) {
             let addressed = is_addressed(items);
             let shared = self.links_go_shared(lane, items);
             let (now, times) = (now_ms(), times(items));
@@ -114,7 +114,7 @@ impl Shard {
                 let in_time = |more: &More| times.iter().all(|&time| more.keeps_time(time, now, LIVE_TOLERANCE_MS));
                 // Holes are told by positions, which the shared bytes do not have.
                 let whole = conn.viewer.wanted.is_none() && (conn.viewer.relay || !addressed);
-                conn.wire == Wire::Link && !(whole && shared && conn.more.as_deref().is_some_and(in_time))
+                conn.wire.is_link() && !(whole && shared && conn.more.as_deref().is_some_and(in_time))
             });
         }
         for wire in WIRES {
@@ -140,7 +140,7 @@ impl Shard {
         let group = Lane::group(wire, in_chunks, false);
         if !self.lanes[lane].tip[group].is_empty() {
             // Links with the right to everything are all that is left of their kind here.
-            if is_addressed(items) && wire != Wire::Link {
+            if is_addressed(items) && !wire.is_link() {
                 self.deliver_each(lane, group, wire, in_chunks, items);
             } else {
                 self.deliver_shared(lane, group, &Shared::new(items, wire, in_chunks));

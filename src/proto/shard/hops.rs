@@ -64,7 +64,7 @@ impl Shard {
     }
 
     fn describe_hop(&self, conn: &Conn) -> Option<Hop> {
-        let more = conn.more.as_ref().filter(|more| conn.wire == Wire::Link || more.owner.is_some())?;
+        let more = conn.more.as_ref().filter(|more| conn.wire.is_link() || more.owner.is_some())?;
         let lane = &self.lanes[conn.lane];
         let log = &lane.topic.log;
         let (place, sent) = match conn.place {

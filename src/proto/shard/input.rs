@@ -10,7 +10,10 @@ use crate::{
     proto::{
         publish,
         wire::{Farewell, Wire},
-        ws::frame::{self, Got},
+        ws::{
+            assemble::{Assembler, Got},
+            frame,
+        },
     },
     topic::Topic,
     units::now_ms,
@@ -79,7 +82,7 @@ impl Shard {
         let max = self.tuning.max_message;
         let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.wire.is_websocket()) else { return };
         let kept = conn.more.as_mut().and_then(|more| more.inbound.take());
-        let mut inbound = kept.unwrap_or_else(|| frame::Assembler::new(true, max));
+        let mut inbound = kept.unwrap_or_else(|| Assembler::new(true, max).inflating(conn.wire.inflater()));
         inbound.buf.extend_from_slice(bytes);
         let (mut events, mut closing) = (Vec::new(), None);
         let fault = loop {

@@ -192,7 +192,7 @@ impl Shard {
         let conn = &mut self.conns[key];
         conn.mark = events.wrapping_sub(conn.mark);
         // Most readers need nothing more from here on.
-        conn.more = conn.more.take().filter(|more| conn.wire == Wire::Link || conn.may_publish || more.is_needed());
+        conn.more = conn.more.take().filter(|more| conn.wire.is_link() || conn.may_publish || more.is_needed());
         if let Some(more) = &mut conn.more {
             more.since_told = bytes.wrapping_sub(more.since_told);
         }

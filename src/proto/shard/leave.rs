@@ -75,7 +75,7 @@ impl Shard {
     pub(super) fn leave(&mut self, key: usize, why: &Farewell) {
         let Some(conn) = self.conns.get(key).filter(|conn| conn.place != Place::Leaving) else { return };
         // A link hears where it stands before every close (LINKS 11).
-        if conn.wire == Wire::Link && matches!(conn.place, Place::Tip(_) | Place::Behind(_)) {
+        if conn.wire.is_link() && matches!(conn.place, Place::Tip(_) | Place::Behind(_)) {
             let (offset, last) = self.standing(key);
             if !self.tell_position(key, last.as_ref(), offset) {
                 return;

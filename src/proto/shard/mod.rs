@@ -20,7 +20,6 @@ pub use conn::Reader;
 pub use hops::Hop;
 pub(super) use leave::ending;
 
-use super::wire::Wire;
 use crate::{event::Event, link::POSITION_EVERY, log::Item, topic::Topic};
 use conn::{Conn, More, ReaderParts, Wrote};
 use lane::Lane;
@@ -266,13 +265,13 @@ impl Shard {
         let viewer = reader.viewer;
         let Reader { wire, chunked, may_publish, skip, permit, .. } = reader;
         let mut conn = Conn::new(socket, lane, ReaderParts { wire, chunked, viewer, may_publish, skip, permit });
-        if wire == Wire::Link || reader.owner.is_some() {
+        if wire.is_link() || reader.owner.is_some() {
             conn.more = Some(Box::new(More::new(reader.owner)));
         }
         // Who knows that it reads is counted from then on.
         reader.topic.readers.fetch_add(1, Ordering::Relaxed);
         reader.topic.tally.enter(wire.protocol().index());
-        conn.listed = (wire != Wire::Link).then(|| reader.topic.roll.enter(&conn.viewer));
+        conn.listed = (!wire.is_link()).then(|| reader.topic.roll.enter(&conn.viewer));
         let wrote = conn.send(reader.head);
         entry.insert(conn);
         self.conns[key].heard = self.second();
@@ -307,7 +306,7 @@ impl Shard {
             events: 0,
             bytes: 0,
             pumped: topic.log.add_pump(),
-            tip: Default::default(),
+            tip: [const { Vec::new() }; _],
             behind: Vec::new(),
             parked: Vec::new(),
             told_every: POSITION_EVERY.min(topic.log.limits().bytes / 4),

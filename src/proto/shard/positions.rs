@@ -1,18 +1,14 @@
 //! Positions told and acknowledgements heard (LINKS 10-13).
 
 use super::{Shard, conn::Place};
-use crate::{
-    id::Id,
-    proto::wire::{WIRES, Wire},
-    units::now_ms,
-};
+use crate::{id::Id, proto::wire::WIRES, units::now_ms};
 use std::time::Instant;
 
 impl Shard {
     /// Links always, others while they are pinned.
     pub(super) fn is_tracked(&self, key: usize) -> bool {
         let conn = &self.conns[key];
-        conn.wire == Wire::Link || conn.more.as_ref().is_some_and(|more| more.pin.is_some())
+        conn.wire.is_link() || conn.more.as_ref().is_some_and(|more| more.pin.is_some())
     }
 
     /// Sends a `p` and remembers it; for chunked protocols what was written counts as received.
@@ -43,7 +39,7 @@ impl Shard {
     pub(super) fn tell_positions_when_due(&mut self, lane: usize, last: Option<&Id>, offset: u64) {
         let (bytes, every) = (self.lanes[lane].bytes, self.lanes[lane].told_every);
         let lane_blocks = self.lanes[lane].topic.log.is_blocking();
-        let tracked = WIRES.into_iter().filter(|wire| *wire == Wire::Link || lane_blocks);
+        let tracked = WIRES.into_iter().filter(|wire| wire.is_link() || lane_blocks);
         let told = |key: usize| self.conns[key].more.as_ref().map_or(0, |more| more.since_told);
         let due: Vec<usize> = tracked
             .flat_map(|wire| self.lanes[lane].tip_of(wire))

@@ -61,7 +61,7 @@ impl Card {
 impl Steps {
     /// A card for a reader that is an instance.
     pub(super) fn take_card(&mut self) {
-        if self.wire != Wire::Link && self.owner.is_none() {
+        if !self.wire.is_link() && self.owner.is_none() {
             return;
         }
         let card = Arc::new(Card {

@@ -102,7 +102,7 @@ impl Steps {
 
     /// The goodbye in the protocol's form. A link hears where it stands before every close (LINKS 11).
     pub fn leave(&mut self, why: &Farewell) -> Step {
-        let stands = self.wire == Wire::Link && self.is_reading();
+        let stands = self.wire.is_link() && self.is_reading();
         let told = match stands {
             true => {
                 let (offset, last) = self.standing();

@@ -145,7 +145,7 @@ impl Steps {
         let (skip, retained) = (topic.policy() == Policy::DropOldest, topic.log.limits().bytes);
         let now = Instant::now();
         let mut steps = Steps {
-            listed: (wire != Wire::Link).then(|| topic.roll.enter(&viewer)),
+            listed: (!wire.is_link()).then(|| topic.roll.enter(&viewer)),
             straggler: (topic.manner == Manner::Open).then(|| topic.roll.straggle(&viewer, u64::MAX)),
             changes: topic.log.watch(),
             moves: topic.moves(),
@@ -262,7 +262,7 @@ impl Steps {
 
     /// Links always, others while they are pinned.
     fn is_tracked(&self) -> bool {
-        self.wire == Wire::Link || self.pin.is_some()
+        self.wire.is_link() || self.pin.is_some()
     }
 
     fn is_reading(&self) -> bool {

@@ -151,13 +151,11 @@ impl Steps {
     fn encode(&mut self, batch: &Batch, from: usize) -> Bytes {
         let (n, last, now) = (self.told.n, batch.id(batch.len() - 1), now_ms());
         let expected = self.told.expected.replace(last.next());
-        let bytes = match self.wire {
-            Wire::Link if self.told.goes_on(batch, from, expected.as_ref(), now) => encode::link_frames(batch, from),
-            Wire::Link => {
-                self.told.clock = batch.time() as i64 - now as i64;
-                encode::link_frames_with_positions(batch, from, n)
-            }
-            wire => wire.events(batch, from),
+        let bytes = if !self.wire.is_link() || self.told.goes_on(batch, from, expected.as_ref(), now) {
+            self.wire.events(batch, from)
+        } else {
+            self.told.clock = batch.time() as i64 - now as i64;
+            self.wire.packed(encode::link_frames_with_positions(batch, from, n))
         };
         let (events, size) = ((batch.len() - from) as u64, bytes.len() as u64);
         self.told.n += events;
@@ -171,7 +169,7 @@ impl Steps {
         self.told.expected = Some(gap.to.next());
         self.topic.tally.tell_gap();
         let mut pieces = vec![self.wire.gap(gap)];
-        if self.wire == Wire::Link {
+        if self.wire.is_link() {
             pieces.push(self.tell(Some(&gap.to), behind, now));
         }
         pieces

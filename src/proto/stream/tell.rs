@@ -149,7 +149,7 @@ impl Steps {
             return None;
         }
         let moves = self.topic.moves();
-        if std::mem::replace(&mut self.moves, moves) != moves && self.wire == Wire::Link {
+        if std::mem::replace(&mut self.moves, moves) != moves && self.wire.is_link() {
             return Some(encode::ping(&Signal::PathChanged).freeze());
         }
         let (misled, ping) = (self.is_misled(), self.ping_due().is_some_and(|due| due <= now));
@@ -162,7 +162,7 @@ impl Steps {
 
     /// A link that did not see the newest events hears what comes next (LINKS 11).
     fn is_misled(&mut self) -> bool {
-        if !std::mem::take(&mut self.told.fresh) || self.wire != Wire::Link {
+        if !std::mem::take(&mut self.told.fresh) || !self.wire.is_link() {
             return false;
         }
         let (_, last) = self.standing();
