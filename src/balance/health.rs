@@ -64,7 +64,11 @@ fn judge(pool: &Pool, checks: &Checks, backend: &Backend, fault: Option<String>,
     Streak { good, length }
 }
 
-async fn ask(url: &Url, path: &str, dialer: &Dialer, preface: &[u8]) -> Result<(), String> {
+/// Asks once whether it is well.
+///
+/// # Errors
+/// Why it is not.
+pub async fn ask(url: &Url, path: &str, dialer: &Dialer, preface: &[u8]) -> Result<(), String> {
     let mut connection = dialer.connect(url, preface).await.map_err(|error| plain_words(&error))?;
     let host = &url[Position::BeforeHost..Position::AfterPort];
     let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nUser-Agent: wsevent\r\n\r\n");

@@ -55,8 +55,11 @@ pub struct Page {
 pub async fn page(site: &Site, parts: &Parts) -> Result<Page, Refusal> {
     let topic = subscribe::find_topic(site, parts)?;
     subscribe::check_origin(&site.rules, &parts.headers)?;
-    let mut ask =
-        Ask { viewer: subscribe::viewer(&topic, parts, false)?, envelope: site.rules.envelope, ..read_ask(parts)? };
+    let mut ask = Ask {
+        viewer: subscribe::viewer(site, &topic, parts, false)?,
+        envelope: site.rules.envelope,
+        ..read_ask(parts)?
+    };
     if ask.since.is_some() {
         subscribe::wait_for_window(site, &topic).await?;
     }

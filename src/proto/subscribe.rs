@@ -158,21 +158,22 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
     describe(site, &topic, wire, &mut headers);
     allow_origin(&site.rules, &parts.headers, &mut headers);
     let may_publish = wire.protocol() == Wire::Ws && auth::may_publish(site, parts);
-    let viewer = Arc::new(viewer(&topic, parts, is_trusted_hop(site, parts, wire))?);
+    let viewer = Arc::new(viewer(site, &topic, parts, is_trusted_hop(site, parts, wire))?);
     let start = topic.log.seek(since.as_ref(), now_ms());
     let expires = auth::expiry(parts);
     let dialog = conversation.map(|registry| registry::http::converse(site, registry, parts)).transpose()?;
     Ok(Subscription { topic, wire, start, since, status, headers, viewer, owner, may_publish, expires, dialog })
 }
 
-/// Every query parameter is metadata; `match` is also the reader's own filter.
+/// Every query parameter is metadata; `match`, or what a registry takes for one, is also the reader's own filter.
 ///
 /// # Errors
 /// 400 for a match that is not a JSON object.
-pub fn viewer(topic: &Topic, parts: &Parts, relay: bool) -> Result<Viewer, Refusal> {
+pub fn viewer(site: &Site, topic: &Topic, parts: &Parts, relay: bool) -> Result<Viewer, Refusal> {
     let metadata = audience::from_query(query_pairs(parts));
     let wanted = metadata.get("match").map(|text| Match::parse(text)).transpose();
     let wanted = wanted.map_err(|why| Refusal::new(StatusCode::BAD_REQUEST, format!("Invalid match: {why}")))?;
+    let wanted = wanted.or_else(|| registry::http::wanted(site, topic, &metadata));
     Ok(Viewer { metadata, relay, wanted: wanted.map(|wanted| topic.wishes.share(wanted)) })
 }
 

@@ -2,12 +2,14 @@
 
 use super::{Registry, access, conversation::Conversation, proxy, routes};
 use crate::{
+    matcher::Match,
     proto::{
         auth, body,
         dialog::Dialog,
         subscribe::{self, Peer, Refusal, query_pairs},
     },
     site::Site,
+    topic::Topic,
 };
 use bytes::Bytes;
 use hyper::{HeaderMap, Method, StatusCode, body::Incoming, header, http::request::Parts};
@@ -20,6 +22,9 @@ use std::{
 
 /// What can be asked, for programs (OpenAPI 3.1).
 pub const OPENAPI: &str = include_str!("openapi.json");
+
+/// Members of events that readers name by query parameters, and where they are.
+const NAMED: [(&str, &str); 3] = [("event", "event"), ("serviceName", "data.serviceName"), ("nodeId", "data.nodeId")];
 
 /// A request, taken apart.
 pub struct Asked {
@@ -116,6 +121,14 @@ pub fn converse(site: &Site, registry: &Registry, parts: &Parts) -> Result<Box<d
     let token = access.as_ref().and_then(|access| Some((access, auth::token_of(&site.rules, &parts.headers)?)));
     let member = token.map(|(access, token)| access.admit(token, path).ok_or_else(auth::unknown)).transpose()?;
     Ok(Box::new(Conversation::new(access, path, member)))
+}
+
+/// Which events a reader of the registry's topic names by the query string, each with exactly that value.
+pub fn wanted(site: &Site, topic: &Topic, query: &HashMap<String, String>) -> Option<Match> {
+    site.registry.as_ref().filter(|registry| registry.topic.path == topic.path)?;
+    let named = |(name, path): &(&str, &str)| Some(((*path).to_owned(), query.get(*name)?.as_str().into()));
+    let fields: Map<String, Value> = NAMED.iter().filter_map(named).collect();
+    (!fields.is_empty()).then(|| Match::any(vec![fields]))
 }
 
 /// Whether a request changes what only some may change.

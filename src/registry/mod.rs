@@ -4,6 +4,7 @@
 //! its facts are one step under one lock: who has heard of a change finds it, and all protocols tell the same order.
 
 pub mod access;
+mod check;
 mod config;
 mod conversation;
 mod events;
@@ -35,7 +36,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// Nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -71,6 +72,8 @@ pub struct Registry {
     /// To instances.
     dialer: Dialer,
     relayed: Arc<()>,
+    /// One permit per active check.
+    checks: Semaphore,
     started: Instant,
     requests: AtomicU64,
     errors: AtomicU64,
@@ -96,6 +99,7 @@ impl Registry {
             sooner: Notify::new(),
             dialer,
             relayed: Arc::default(),
+            checks: Semaphore::new(check::AT_ONCE),
             started: Instant::now(),
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
@@ -112,10 +116,13 @@ impl Registry {
         Arc::strong_count(&self.relayed) - 1
     }
 
-    /// Lets time pass for ever: who is silent for too long goes, circuits become half open.
+    /// Lets time pass for ever: who is silent for too long goes, circuits become half open, who wants it is asked whether
+    /// it is well.
     pub async fn run(self: Arc<Self>) {
         loop {
-            self.act(|_, _| ((), None));
+            for (id, check) in self.act(|state, now| (state.nodes.due_checks(now), None)) {
+                tokio::spawn(self.clone().check(id, check));
+            }
             let due = self.state().nodes.due().unwrap_or_else(|| Instant::now() + IDLE);
             tokio::select! {
                 // A clock tick later it is surely behind.

@@ -1,6 +1,9 @@
 //! One instance: what is known of it, and whether somebody may be sent there.
 
-use super::events::Instance;
+use super::{
+    check::{Check, Checked},
+    events::Instance,
+};
 use crate::{
     balance::breaker::{self, Breaker, State},
     units::now_ms,
@@ -46,6 +49,12 @@ pub struct Node {
     pub last_failure: u64,
     /// While it is left alone: until when, in Unix milliseconds; else 0.
     pub next_try: u64,
+    /// How it is asked whether it is well, if it is.
+    pub check: Option<Arc<Check>>,
+    /// What it said last.
+    pub checked: Option<Checked>,
+    /// When it is asked next, unless it is being asked.
+    pub next_check: Option<Instant>,
     /// What is passed on to it now.
     pub traffic: Traffic,
     /// Milliseconds, of late.

@@ -2,6 +2,7 @@
 //!
 //! Pure: time is a parameter, and each change returns the fact to tell.
 
+mod checks;
 mod circuits;
 
 use super::{
@@ -45,6 +46,7 @@ pub struct Nodes {
     next_place: u64,
     looks: BTreeSet<(Instant, Arc<str>)>,
     reopenings: BTreeSet<(Instant, Arc<str>)>,
+    checks: BTreeSet<(Instant, Arc<str>)>,
     guard: Guard,
     /// What is to be kept of these changed, and no fact says it.
     changed: Vec<Arc<str>>,
@@ -61,6 +63,7 @@ impl Nodes {
             next_place: 0,
             looks: BTreeSet::new(),
             reopenings: BTreeSet::new(),
+            checks: BTreeSet::new(),
             guard: Guard::new(patience.expiry_guard, patience.heartbeat_timeout),
             changed: Vec::new(),
         }
@@ -118,6 +121,7 @@ impl Nodes {
             }
             (node.heard, node.look) = (now, look);
             self.looks.insert((look, id.clone()));
+            self.plan_check(&id, now.at);
             return (id, None);
         }
         let service = self.services.get_key_value(registration.service.as_str()).map(|(name, _)| name.clone());
@@ -137,6 +141,9 @@ impl Nodes {
             breaker: Breaker::new(self.patience.breaker),
             last_failure: 0,
             next_try: 0,
+            check: None,
+            checked: None,
+            next_check: None,
             traffic: Traffic::default(),
             response_time: None,
             place,
@@ -144,6 +151,7 @@ impl Nodes {
             look,
         };
         self.by_id.insert(id.clone(), node);
+        self.plan_check(&id, now.at);
         (id, Some(Fact::Registered(instance)))
     }
 
@@ -186,7 +194,7 @@ impl Nodes {
     /// When something is due next.
     pub fn due(&self) -> Option<Instant> {
         let first = |set: &BTreeSet<(Instant, Arc<str>)>| set.first().map(|(due, _)| *due);
-        first(&self.looks).into_iter().chain(first(&self.reopenings)).min()
+        [&self.looks, &self.reopenings, &self.checks].into_iter().filter_map(first).min()
     }
 
     /// Time passes: circuits become half open, and who was silent for too long goes.
@@ -222,6 +230,7 @@ impl Nodes {
     }
 
     fn take(&mut self, id: &Arc<str>) -> Option<Instance> {
+        self.check_at(id, None);
         let node = self.by_id.remove(id)?;
         self.looks.remove(&(node.look, id.clone()));
         if let State::Open(until) = node.breaker.state() {

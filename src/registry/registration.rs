@@ -1,5 +1,6 @@
 //! What an instance says about itself, judged as a whole: a refusal lists everything that is wrong with it.
 
+use super::check;
 use serde_json::{Map, Value};
 use std::time::Duration;
 
@@ -100,7 +101,11 @@ fn metadata(body: &Map<String, Value>, wrong: &mut Vec<String>) -> Map<String, V
         ("version", is_version, "version must be a string of 1 to 50 characters"),
         ("weight", is_weight, "weight must be a number from 1 to 10"),
         ("tags", are_tags, "tags must be at most 10 strings of at most 50 characters"),
-        ("healthCheck", is_health_check, "healthCheck must be {url, interval from 1000, timeout from 100}"),
+        (
+            "healthCheck",
+            check::is_in_order,
+            "healthCheck must be {url (a path, or http, https, tcp), interval from 1000, timeout from 100}",
+        ),
     ];
     for (name, is_right, sentence) in checks {
         if metadata.get(name).is_some_and(|value| !value.is_null() && !is_right(value)) {
@@ -121,14 +126,6 @@ fn is_weight(value: &Value) -> bool {
 fn are_tags(value: &Value) -> bool {
     let is_tag = |tag: &Value| tag.as_str().is_some_and(|tag| tag.chars().count() <= MAX_TAG);
     value.as_array().is_some_and(|tags| tags.len() <= MAX_TAGS && tags.iter().all(is_tag))
-}
-
-fn is_health_check(value: &Value) -> bool {
-    let at_least = |name: &str, least: u64| {
-        value.get(name).is_none_or(|value| value.is_null() || value.as_u64().is_some_and(|value| value >= least))
-    };
-    let url = value.get("url").is_none_or(|url| url.is_null() || url.is_string());
-    value.is_object() && url && at_least("interval", 1000) && at_least("timeout", 100)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::super::{
     Registry, State,
+    check::Checked,
     http::{Answer, Asked},
     node::{Moment, Node},
     pick::{self, Ask, pick},
@@ -162,10 +163,14 @@ fn with_instances(state: &State, service: &str) -> Option<Value> {
 
 fn shown(node: &Node) -> Value {
     let id = &*node.instance.node;
-    json!({
+    let mut view = json!({
         "nodeId": id, "address": node.address, "nodeName": id, "metadata": node.metadata,
         "lastHeartbeat": node.heard.ms, "healthy": node.is_available(), "maintenance": node.maintenance,
-    })
+    });
+    if let Some(Checked { at, fault }) = &node.checked {
+        view["check"] = json!({ "healthy": fault.is_none(), "at": at, "error": fault });
+    }
+    view
 }
 
 pub fn versions(registry: &Registry, asked: &Asked) -> Result<Answer, Answer> {
