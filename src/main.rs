@@ -9,9 +9,13 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
-use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 use wsevent::{
-    app::{self, Exit},
+    app::{self, Exit, StartError},
     bench,
     cli::{self, Args, Command, LogFormat, Rejected},
     manual,
@@ -19,6 +23,7 @@ use wsevent::{
     plan,
     proto::admin::fetch::Silence,
     registry::users,
+    script,
     source::exec,
     tls,
     token::Keys,
@@ -56,6 +61,7 @@ fn main() {
     let open_files = raise_open_files();
     let plan = plan::plan(&args, open_files).unwrap_or_else(|refusal| fail(USAGE, &refusal));
     if args.process.check == Some(true) {
+        app::check(&plan).unwrap_or_else(|why| fail(CONFIG, &why));
         let _ = write!(io::stdout(), "{plan}");
         return;
     }
@@ -71,6 +77,7 @@ fn main() {
     let exit_code = match code {
         Ok(Ok(Exit::Asked)) => BY_SIGNAL + runtime.block_on(signalled).unwrap_or(SIGTERM),
         Ok(Ok(exit)) => exit_code(&exit),
+        Ok(Err(error @ StartError::Misconfigured(_))) => fail(CONFIG, &error),
         Ok(Err(error)) => fail(FAILED, &error),
         Err(error) => fail(FAILED, &error),
     };
@@ -147,6 +154,7 @@ fn run_command(command: &Command, args: &Args) {
         Command::HashPassword => hash_password(),
         Command::Trace(typed) => trace(typed),
         Command::Bench(typed) => bench(typed, args),
+        Command::Types => drop(write!(io::stdout(), "{}", script::TYPES)),
         _ => print_definitions(command),
     }
 }
@@ -247,7 +255,9 @@ fn print_definitions(command: &Command) {
             Ok(())
         }
         Command::Man => manual::render(definitions, &mut out),
-        Command::CheckToken { .. } | Command::HashPassword | Command::Trace(_) | Command::Bench(_) => Ok(()),
+        Command::CheckToken { .. } | Command::HashPassword | Command::Trace(_) | Command::Bench(_) | Command::Types => {
+            Ok(())
+        }
     };
     let _ = printed.and_then(|()| io::stdout().write_all(&out));
 }
@@ -259,6 +269,7 @@ fn start_log(args: &Args) {
         tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(io::stderr).with_ansi(colour);
     // Libraries tell what passes through them, which is not theirs to tell.
     let own = Targets::new().with_target("wsevent", level);
+    let own = if level == tracing::Level::ERROR { own.with_target(script::CONSOLE, LevelFilter::OFF) } else { own };
     match format {
         LogFormat::Text => log.finish().with(own).init(),
         LogFormat::Json => log.json().finish().with(own).init(),

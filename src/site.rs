@@ -5,11 +5,13 @@ use crate::{
     files::Watched,
     proto::{
         admin::Inside,
+        folder::Folder,
         repeats::Repeats,
         shard::{Hop, Shards, Tuning},
         stream::Tasks,
     },
     registry::Registry,
+    script::Scripts,
     streams::Streams,
     tls::Identity,
     token::Keys,
@@ -57,6 +59,10 @@ pub struct Site {
     pub streams: Option<Arc<Streams>>,
     /// What the listeners allow.
     pub rules: Rules,
+    /// Who names streams and answers requests.
+    pub scripts: Scripts,
+    /// Files to serve where nothing else is.
+    pub folder: Option<Folder>,
     /// Who fans out.
     pub shards: Shards,
     /// Readers that no shard can hold.
@@ -89,6 +95,8 @@ impl Site {
         Site {
             topics: Arc::default(),
             streams: None,
+            scripts: Scripts::default(),
+            folder: None,
             rules,
             shards,
             tasks: Arc::new(Tasks::new(tuning)),

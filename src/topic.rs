@@ -80,6 +80,11 @@ pub trait Stage: Send {
         true
     }
 
+    /// Whether it may take as long as other work should not wait for.
+    fn may_dawdle(&self) -> bool {
+        false
+    }
+
     /// Counts the events on which it failed, if it can fail.
     fn errors(&self) -> Option<Arc<AtomicU64>> {
         None
@@ -96,6 +101,7 @@ pub struct Topic {
     pub manner: Manner,
     stages: Mutex<Vec<Box<dyn Stage>>>,
     staged: bool,
+    dawdles: bool,
     /// Our stages and the upstream's view.
     view: Mutex<(String, String)>,
     policy: Mutex<Policy>,
@@ -120,6 +126,7 @@ impl Topic {
     pub fn new(path: String, log: Log, stages: Vec<Box<dyn Stage>>, view: &str, policy: Policy) -> Self {
         let stage_errors = stages.iter().filter_map(|stage| stage.errors()).collect();
         let staged = !stages.is_empty();
+        let dawdles = stages.iter().any(|stage| stage.may_dawdle());
         if staged {
             log.set_inexact();
         }
@@ -129,6 +136,7 @@ impl Topic {
             manner: Manner::default(),
             stages: Mutex::new(stages),
             staged,
+            dawdles,
             view: Mutex::new((view.to_owned(), String::new())),
             policy: Mutex::new(policy),
             provenance: Mutex::default(),
@@ -252,7 +260,8 @@ impl Topic {
             self.log.room().await;
             let last = note.take_if(|_| runs.peek().is_none());
             let note = last.and_then(|note| note(ids.as_ref().map(|(first, _)| first), count + run.len()));
-            let Some(batch) = aside(&self.log, || self.log.publish_noted(run, attrs, time, note)) else { continue };
+            let waits = self.log.vitals().is_some_and(|vitals| vitals.waits);
+            let Some(batch) = aside(waits, || self.log.publish_noted(run, attrs, time, note)) else { continue };
             let (first, last) = (batch.id(0), batch.id(batch.len() - 1));
             count += batch.len();
             ids = Some((ids.map_or(first, |(first, _)| first), last));
@@ -276,10 +285,9 @@ impl Topic {
             self.log.keep(batch);
             return;
         }
-        let mut stages = self.stages.lock().unwrap_or_else(|p| p.into_inner());
         let (mut events, mut seqs) = (Vec::new(), Vec::new());
         for (i, event) in batch.events() {
-            let results = apply(&mut stages, vec![event]);
+            let results = self.through_stages(vec![event]);
             seqs.extend(names(batch.seq(i), results.len()));
             events.extend(results);
         }
@@ -295,17 +303,16 @@ impl Topic {
         if !self.staged {
             return events;
         }
-        apply(&mut self.stages.lock().unwrap_or_else(|p| p.into_inner()), events)
+        aside(self.dawdles, || apply(&mut self.stages.lock().unwrap_or_else(|p| p.into_inner()), events))
     }
 }
 
-/// Lets other tasks go on where appending waits for a disk.
-fn aside<T>(log: &Log, append: impl FnOnce() -> T) -> T {
-    let waits = log.vitals().is_some_and(|vitals| vitals.waits);
+/// Lets other tasks go on where this one `waits`, for a disk or for a stage.
+fn aside<T>(waits: bool, run: impl FnOnce() -> T) -> T {
     let flavor = || Handle::try_current().map(|handle| handle.runtime_flavor());
     match waits.then(flavor) {
-        Some(Ok(RuntimeFlavor::MultiThread)) => tokio::task::block_in_place(append),
-        _ => append(),
+        Some(Ok(RuntimeFlavor::MultiThread)) => tokio::task::block_in_place(run),
+        _ => run(),
     }
 }
 

@@ -39,7 +39,7 @@ pub async fn open_all(
         urls.insert(0, format!("{url}\n"));
         if let Some(file) = &serve.ready_file {
             let written = files::write_whole(file, &urls.concat());
-            written.map_err(|error| StartError(format!("write {}: {error}", file.display())))?;
+            written.map_err(|error| StartError::Failed(format!("write {}: {error}", file.display())))?;
         }
     }
     if !urls.is_empty() {

@@ -6,6 +6,9 @@ mod doors;
 mod journaling;
 mod producing;
 mod registering;
+mod scripting;
+
+pub use self::scripting::check;
 
 use self::journaling::Past;
 use crate::{
@@ -15,6 +18,7 @@ use crate::{
     matcher::{Match, MatchStage},
     plan::Plan,
     proto::{print, shard::Shards},
+    script::stage::ScriptStage,
     site::Site,
     source::cursor::CursorFile,
     stage::{
@@ -63,17 +67,23 @@ pub enum Exit {
 
 /// A failure at start: what was attempted on what.
 #[derive(Debug)]
-pub struct StartError(String);
+pub enum StartError {
+    /// Something outside.
+    Failed(String),
+    /// A script that does not load.
+    Misconfigured(String),
+}
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        let (StartError::Failed(why) | StartError::Misconfigured(why)) = self;
+        f.write_str(why)
     }
 }
 
 impl From<io::Error> for StartError {
     fn from(error: io::Error) -> Self {
-        StartError(error.to_string())
+        StartError::Failed(error.to_string())
     }
 }
 
@@ -94,16 +104,19 @@ pub async fn run(
     let mut watched: Vec<Arc<dyn Check>> = Vec::new();
     let identity = secure(&mut site, &plan, &mut watched)?;
     watched.extend(balancing::set_up(&mut site, &mut plan, identity.clone())?);
-    let (topic, mut past) = build_topic(&plan)?;
+    let script_stages = scripting::load_stages(&plan, &mut watched)?;
+    let (topic, mut past) = build_topic(&plan, &script_stages)?;
     site.repeats.restore(&topic.path, std::mem::take(&mut past.tags));
     let topic = Arc::new(topic);
     registering::set_up(&mut site, &plan, &topic, &past.notes, &mut watched)?;
+    if plan.has_topic() {
+        site.add(topic.clone());
+    }
+    // What scripts name takes the place of what is there.
+    scripting::set_up(&mut site, &plan, script_stages, &mut watched)?;
     tokio::spawn(files::watch(watched, reload));
     let site = Arc::new(site);
     tokio::spawn(site.clone().keep_house());
-    if site.balancer.is_none() || plan.streams() {
-        site.add(topic.clone());
-    }
 
     let (stop, stopped) = watch::channel(false);
     // Goes on during a drain, so that readiness can be asked then, too.
@@ -138,8 +151,10 @@ fn secure(
     Ok(identity)
 }
 
-fn build_topic(plan: &Plan) -> Result<(Topic, Past), StartError> {
-    let stages = plan.stages.iter().map(build_stage).collect::<Result<Vec<_>, _>>().map_err(StartError)?;
+fn build_topic(plan: &Plan, scripts: &[ScriptStage]) -> Result<(Topic, Past), StartError> {
+    let mut scripts = scripts.iter();
+    let stages = plan.stages.iter().map(|stage| build_stage(stage, &mut scripts));
+    let stages = stages.collect::<Result<Vec<_>, _>>().map_err(StartError::Failed)?;
     // A name that no request can ask for.
     let path = plan.serve.as_ref().map_or("stdout", |serve| &serve.path);
     let policy = plan.policy.clone().unwrap_or(Policy::Disconnect);
@@ -153,7 +168,11 @@ fn build_topic(plan: &Plan) -> Result<(Topic, Past), StartError> {
     Ok((topic, past))
 }
 
-fn build_stage(stage: &StageArg) -> Result<Box<dyn Stage>, String> {
+/// Scripts are loaded already, in the same order.
+fn build_stage<'a>(
+    stage: &StageArg,
+    scripts: &mut impl Iterator<Item = &'a ScriptStage>,
+) -> Result<Box<dyn Stage>, String> {
     Ok(match stage {
         StageArg::Match(text) => Box::new(MatchStage(Match::parse(text)?)),
         StageArg::Filter(text) => Box::new(Keep::new(Program::compile(text)?)),
@@ -162,6 +181,7 @@ fn build_stage(stage: &StageArg) -> Result<Box<dyn Stage>, String> {
         StageArg::Throttle(rate) => Box::new(Throttle::new(*rate)),
         StageArg::Dedupe(pointer) => Box::new(Dedupe::new(pointer.clone())),
         StageArg::HopPrefix => Box::new(Prefix::new()),
+        StageArg::Script(file) => Box::new(scripts.next().cloned().ok_or_else(|| format!("load {}", file.display()))?),
     })
 }
 
@@ -181,7 +201,7 @@ impl Running<'_> {
         let (printed_to, fed_to) = if self.plan.print.is_some() { (cursor_file, None) } else { (None, cursor_file) };
         let remembered = printed_to.as_ref().map(CursorFile::read).transpose()?.flatten();
         let remembered = remembered.map(|text| Since::parse(&text)).transpose();
-        let remembered = remembered.map_err(|why| StartError(format!("read the cursor file: {why}")))?;
+        let remembered = remembered.map_err(|why| StartError::Failed(format!("read the cursor file: {why}")))?;
         let mut upstreams = self.start_upstreams(remembered, fed_to)?;
         let mut producer = self.start_producer();
         let mut printer =

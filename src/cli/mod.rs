@@ -7,6 +7,7 @@ mod bench;
 mod options;
 mod parse;
 mod registry;
+mod script;
 
 pub use balance::{Balance, BalanceMode};
 pub use bench::{Bench, Form};
@@ -15,6 +16,7 @@ pub use options::{
 };
 pub use parse::{Rejected, command, from_go_spelling, parse, presented};
 pub use registry::Registry;
+pub use script::Script;
 
 use clap::{Parser, Subcommand};
 
@@ -74,6 +76,8 @@ pub struct Args {
     pub balance: Balance,
     #[command(flatten, next_help_heading = "Registry")]
     pub registry: Registry,
+    #[command(flatten, next_help_heading = "Scripts")]
+    pub script: Script,
     #[command(flatten, next_help_heading = "Produce")]
     pub produce: Produce,
     #[command(flatten, next_help_heading = "Stages, applied in the order given")]
@@ -97,6 +101,8 @@ pub enum Command {
     Man,
     /// Print the way from a topic up to its origin, hop by hop: who, state, rate, lag, delay
     Trace(Trace),
+    /// Print what scripts may use, for editors (a TypeScript declaration file)
+    Types,
     /// Measure: many readers of a URL, a source of stamped events, or both
     Bench(Box<Bench>),
     /// Print what stands in --users for the password on standard input

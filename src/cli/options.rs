@@ -190,6 +190,9 @@ pub struct Stages {
     /// Drop events whose value at this JSON pointer was seen already
     #[arg(long, value_name = "/POINTER")]
     pub dedupe: Vec<String>,
+    /// Let `onEvent` of this JavaScript file drop, change or split events
+    #[arg(long, value_name = "FILE")]
+    pub stage_script: Vec<PathBuf>,
     /// Put `<hostname><- ` before each payload
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
     pub hop_prefix: Option<bool>,
@@ -209,12 +212,13 @@ pub enum StageArg {
     Throttle(Rate),
     Dedupe(String),
     HopPrefix,
+    Script(PathBuf),
 }
 
 impl StageArg {
     /// Whether ids survive it (LINKS 3).
     pub fn is_pure(&self) -> bool {
-        !matches!(self, StageArg::Sample(_) | StageArg::Throttle(_) | StageArg::Dedupe(_))
+        !matches!(self, StageArg::Sample(_) | StageArg::Throttle(_) | StageArg::Dedupe(_) | StageArg::Script(_))
     }
 }
 

@@ -112,6 +112,7 @@ fn stage_order(matches: &clap::ArgMatches) -> Vec<StageArg> {
         .chain(typed(matches, "dedupe", StageArg::Dedupe))
         .chain(typed(matches, "sample", StageArg::Sample))
         .chain(typed(matches, "throttle", StageArg::Throttle))
+        .chain(typed(matches, "stage_script", StageArg::Script))
         .collect();
     if matches.get_one::<bool>("hop_prefix") == Some(&true) {
         stages.push((matches.index_of("hop_prefix").unwrap_or(0), StageArg::HopPrefix));

@@ -4,6 +4,7 @@ mod balance;
 mod bench;
 mod consume;
 mod registry;
+mod script;
 mod serve;
 mod show;
 
@@ -27,6 +28,7 @@ use crate::{
         shard::Tuning,
     },
     registry::Settings as Registering,
+    script::fault::Limits as ScriptLimits,
     site::Rules,
     source::{credentials::Credentials, lines::Framing},
     stage::jq::Program,
@@ -40,6 +42,8 @@ use url::Url;
 /// Where the original program listens and what it serves.
 const SERVE_ADDRESS: &str = "localhost:8080";
 const PATH: &str = "/events";
+/// Where scripts are served that have the process to themselves.
+const SCRIPT_ADDRESS: &str = "localhost:3000";
 
 /// What this process is to do.
 #[derive(Debug, Clone)]
@@ -60,6 +64,12 @@ pub struct Plan {
     pub balance: Option<Balancing>,
     /// What is registered, and how.
     pub registry: Option<Registering>,
+    /// What runs and names streams and routes.
+    pub scripts: Vec<PathBuf>,
+    /// What each script may use, also one among the stages.
+    pub script_limits: ScriptLimits,
+    /// Files to serve where nothing else is.
+    pub folder: Option<PathBuf>,
     /// In order.
     pub stages: Vec<StageArg>,
     /// Events go to standard output.
@@ -101,6 +111,8 @@ pub struct ServePlan {
     pub port: u16,
     /// With a leading slash.
     pub path: String,
+    /// Whether there is a topic at the path; else scripts name all.
+    pub topic: bool,
     /// Gets one listener URL per line.
     pub ready_file: Option<PathBuf>,
 }
@@ -168,7 +180,8 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
     let consume = upstreams(args)?;
     let balance = balance::balancing(args)?;
     let registry = registry::registering(args, &serve)?;
-    let supplied = balance.is_some() || registry.is_some();
+    let scripts = script::scripting(args)?;
+    let supplied = balance.is_some() || registry.is_some() || !scripts.is_empty();
     let produce = producing(args, consume.is_empty() && !supplied)?;
     let print = printing(args, serve.is_some())?;
     let consuming = consuming(args, &consume)?;
@@ -196,6 +209,9 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
         consuming,
         balance,
         registry,
+        scripts,
+        script_limits: script::limits(args)?,
+        folder: args.script.folder.clone(),
         stages: args.stages.order.clone(),
         print,
         window: Limits {
@@ -320,15 +336,25 @@ pub fn logging(args: &Args) -> (tracing::Level, LogFormat) {
 }
 
 impl Plan {
-    /// Whether there are certificates, keys or a list of back ends, which are read again on request.
+    /// Whether there are certificates, keys, a list of back ends or scripts, which are read again on request.
     pub fn reads_again(&self) -> bool {
         let lists = self.balance.as_ref().is_some_and(|balance| balance.file.is_some());
-        self.tls.is_some() || !self.keys.paths().is_empty() || lists
+        self.tls.is_some() || !self.keys.paths().is_empty() || lists || self.has_scripts()
     }
 
     /// Whether a topic of back ends may be served from a log here.
     pub fn streams(&self) -> bool {
         self.balance.as_ref().is_some_and(|balance| balance.mode != Mode::Relay)
+    }
+
+    fn has_scripts(&self) -> bool {
+        !self.scripts.is_empty() || self.stages.iter().any(|stage| matches!(stage, StageArg::Script(_)))
+    }
+
+    /// Whether what is supplied here is read at a path of its own.
+    pub fn has_topic(&self) -> bool {
+        let named = self.serve.as_ref().is_none_or(|serve| serve.topic);
+        named && (self.balance.is_none() || self.streams())
     }
 
     /// LINKS 2: exactly one upstream, no other input, and stages that leave ids alone.

@@ -1,6 +1,6 @@
 //! What is served: where, over TLS or not, to whom, kept where.
 
-use super::{PATH, Planned, Producer, Refusal, SERVE_ADDRESS, ServePlan, refuse};
+use super::{PATH, Planned, Producer, Refusal, SCRIPT_ADDRESS, SERVE_ADDRESS, ServePlan, refuse, script};
 use crate::{
     cli::{Args, Keys},
     journal::SyncPolicy,
@@ -66,10 +66,11 @@ pub(super) fn serving(args: &Args) -> Planned<Option<ServePlan>> {
         Some(whole) => split_endpoint(whole),
         None => (serve.serve_address.clone(), serve.serve_path.clone()),
     };
-    let address = address.unwrap_or_else(|| SERVE_ADDRESS.into());
+    let alone = script::is_alone(args);
+    let address = address.unwrap_or_else(|| if alone { SCRIPT_ADDRESS } else { SERVE_ADDRESS }.into());
     let (host, port) = split_address(&address)?;
-    let path = topic_path(path.as_deref())?;
-    Ok(Some(ServePlan { address, host, port, path, ready_file: serve.ready_file.clone() }))
+    let path = if alone { "/".into() } else { topic_path(path.as_deref())? };
+    Ok(Some(ServePlan { address, host, port, path, topic: !alone, ready_file: serve.ready_file.clone() }))
 }
 
 /// `H:P/path`, or the same behind `ws://` or `http://`.

@@ -21,6 +21,12 @@ impl fmt::Display for Plan {
         if let Some(registry) = &self.registry {
             writeln!(f, "registry heartbeats within {:?}", registry.patience.heartbeat_timeout)?;
         }
+        for file in &self.scripts {
+            writeln!(f, "script   {}", file.display())?;
+        }
+        if let Some(folder) = &self.folder {
+            writeln!(f, "files    {}", folder.display())?;
+        }
         match &self.produce {
             None => {}
             Some(Producer::Random) => writeln!(f, "produce  dummy events")?,

@@ -6,7 +6,7 @@
 
 use super::subscribe::{Peer, Refusal, is_named_origin};
 use crate::{
-    registry,
+    registry, script,
     site::{Rules, Site},
     token::Grant,
     units::now_ms,
@@ -79,6 +79,9 @@ fn needed(site: &Site, parts: &Parts) -> Option<Right> {
     match (&parts.method, parts.uri.path()) {
         (&Method::OPTIONS, _) | (_, "/-/healthz" | "/-/readyz") => None,
         (&Method::POST, _) => Some(Right::Publish),
+        (&Method::GET | &Method::HEAD, _) => Some(Right::Subscribe),
+        // What a script does for a request is no less than publishing.
+        _ if script::http::is_asked(site, parts) => Some(Right::Publish),
         _ => Some(Right::Subscribe),
     }
 }

@@ -2,14 +2,16 @@
 
 use super::{
     admin::{self, Door},
-    auth, history,
+    auth,
+    folder::Page,
+    history,
     listen::{self, Opened},
     publish,
     stream::{Step, Steps},
     subscribe::{self, Peer, Refusal, Subscription},
 };
-use crate::{balance, id::Id, link::END_TRAILER, registry, site::Site, tls::Stream};
-use bytes::{Buf, Bytes};
+use crate::{balance, id::Id, link::END_TRAILER, registry, script, site::Site, tls::Stream};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -30,7 +32,10 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    fs::File,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+};
 
 type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 /// The connection's slot, handed on when it turns into a stream.
@@ -40,6 +45,8 @@ type Permit = Arc<Mutex<Option<Box<dyn Any + Send>>>>;
 const MAX_STREAMS: u32 = 100;
 /// Bytes of header fields in one HTTP/2 request.
 const MAX_FIELDS: u32 = 32 << 10;
+/// Bytes of a file at once.
+const PIECE: usize = 64 << 10;
 /// An HTTP/2 connection is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(25);
 
@@ -115,6 +122,10 @@ async fn route(
     if let Some(answer) = admin::answer(&site, &parts).await? {
         return Ok(json_answer(StatusCode::OK, answer.headers, answer.body));
     }
+    if script::http::is_asked(&site, &parts) {
+        let answer = script::http::answer(&site, &parts, body).await?;
+        return Ok(json_answer(answer.status, answer.headers, answer.body));
+    }
     if let Some(balancer) = site.relay(&parts).await {
         let mut search = balancer.search(&parts);
         let response = balance::http::forward(&site, &mut search, &parts, body, upgrade).await?;
@@ -134,6 +145,10 @@ async fn route(
     if let Some(wire) = subscribe::wanted_wire(&parts) {
         let subscription = subscribe::subscribe(&site, &parts, wire).await?;
         return Ok(open_stream(site, subscription, upgrade, permit, peer));
+    }
+    let is_read = matches!(parts.method, Method::GET | Method::HEAD);
+    if let Some(folder) = site.folder.as_ref().filter(|_| is_read && site.topic(parts.uri.path()).is_none()) {
+        return Ok(file_answer(folder.answer(&parts).await?));
     }
     match parts.method {
         Method::GET | Method::HEAD => {
@@ -233,6 +248,20 @@ fn json_answer(status: StatusCode, headers: HeaderMap, body: Bytes) -> Response<
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response.headers_mut().extend(headers);
+    response
+}
+
+/// A file, piece by piece.
+fn file_answer(page: Page) -> Response<Body> {
+    let piece = |mut file: File| async move {
+        let mut piece = BytesMut::with_capacity(PIECE);
+        // What can be read no more breaks off short of its length, which the peer sees.
+        let read = file.read_buf(&mut piece).await.unwrap_or(0);
+        (read > 0).then(|| (Ok(Frame::data(piece.freeze())), file))
+    };
+    let body = page.file.map(|file| StreamBody::new(stream::unfold(file, piece)).boxed_unsync());
+    let mut response = Response::new(body.unwrap_or_else(empty));
+    (*response.status_mut(), *response.headers_mut()) = (page.status, page.headers);
     response
 }
 

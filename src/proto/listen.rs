@@ -11,7 +11,7 @@ use super::{
     subscribe::{self, Peer, Refusal, Subscription},
     wire::Wire,
 };
-use crate::{balance::relay, registry, site::Site, tls::Stream};
+use crate::{balance::relay, registry, script, site::Site, tls::Stream};
 use bytes::{Bytes, BytesMut};
 use hyper::{HeaderMap, Request, StatusCode, Version, http::request::Parts};
 use std::{any::Any, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -119,7 +119,7 @@ async fn greet(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, permit: Box
                     let early = buf.split_off(len).freeze();
                     return relay::serve(&site, balancer, stream, parts, early, permit).await;
                 }
-                (None, Some(wire)) if !registry::http::is_asked(&site, &parts) => {
+                (None, Some(wire)) if !is_asked_otherwise(&site, &parts) => {
                     let early = buf.split_off(len).freeze();
                     return open_stream(&site, stream, parts, wire, early, permit).await;
                 }
@@ -145,6 +145,11 @@ async fn greet(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, permit: Box
     };
     drop(parts);
     http::serve(site, stream, peer, buf.freeze(), permit).await
+}
+
+/// Whether something else than a topic answers, whatever the request accepts.
+fn is_asked_otherwise(site: &Site, parts: &Parts) -> bool {
+    registry::http::is_asked(site, parts) || script::http::is_asked(site, parts)
 }
 
 /// A proxy says who it is that connects (`--proxy-protocol`).

@@ -6,6 +6,7 @@ pub mod bind;
 pub mod body;
 pub mod cloudevents;
 pub mod dialog;
+pub mod folder;
 pub mod history;
 pub mod http;
 pub mod json;

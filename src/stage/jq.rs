@@ -3,6 +3,7 @@
 //! The input is the payload's JSON value; a payload that is not JSON is a string. A result that is a string becomes the
 //! payload as it is, anything else compact JSON. jq has no bound in time or memory: operators' programs only.
 
+use super::failures::Failures;
 use crate::{event::Event, topic::Stage};
 use jaq_core::{
     Compiler, Ctx, Filter, Vars, data,
@@ -10,13 +11,7 @@ use jaq_core::{
     unwrap_valr,
 };
 use jaq_json::{Val, read};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, atomic::AtomicU64};
 
 /// A compiled program.
 pub struct Program {
@@ -80,26 +75,6 @@ fn explain<P>(text: &str, errors: &[(File<&str, P>, jaq_core::load::Error<&str>)
     format!("`{text}`: {}", what.flatten().collect::<Vec<_>>().join(", "))
 }
 
-/// What a stage does with an event on which its program fails: counts it, drops it, and says so at most once a second.
-#[derive(Default)]
-struct Failures {
-    all: Arc<AtomicU64>,
-    since_told: u64,
-    told: Option<Instant>,
-}
-
-impl Failures {
-    fn count(&mut self, program: &str, error: &str) {
-        self.all.fetch_add(1, Relaxed);
-        self.since_told += 1;
-        if self.told.is_none_or(|told| told.elapsed() >= Duration::from_secs(1)) {
-            tracing::warn!(program, error, events = self.since_told, "jq failed: dropped");
-            self.since_told = 0;
-            self.told = Some(Instant::now());
-        }
-    }
-}
-
 /// `--filter`: lets events through.
 pub struct Keep {
     program: Program,
@@ -131,7 +106,7 @@ impl Stage for Keep {
         match self.program.matches(&event.payload) {
             Ok(true) => out.push(event),
             Ok(false) => {}
-            Err(error) => self.failures.count(&self.program.text, &error),
+            Err(error) => self.failures.count("jq failed: dropped", &self.program.text, &error),
         }
     }
 
@@ -152,7 +127,7 @@ impl Stage for Map {
                     payloads.into_iter().map(|payload| Event { attrs: event.attrs.clone(), ..Event::new(payload) }),
                 );
             }
-            Err(error) => self.failures.count(&self.program.text, &error),
+            Err(error) => self.failures.count("jq failed: dropped", &self.program.text, &error),
         }
     }
 

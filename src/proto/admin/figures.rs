@@ -8,13 +8,17 @@ use crate::{
     net::redacted,
     proto::{shard::Hop, wire::PROTOCOLS},
     recorder::Vitals,
+    script::runner::Figures,
     site::Site,
     source::health::{Known, State},
     tally::{ENDINGS, Sums},
     topic::Topic,
 };
 use prometheus_client::{metrics::MetricType, registry::Unit};
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 /// Builds the list, family by family.
 #[derive(Default)]
@@ -56,6 +60,7 @@ pub async fn of(site: &Site) -> Vec<Family> {
     readers(&topics, &mut all);
     lags(site, &mut all).await;
     upstreams(site, &mut all);
+    scripts(site, &mut all);
     all.0
 }
 
@@ -164,4 +169,20 @@ fn upstreams(site: &Site, all: &mut Families) {
     known.iter().for_each(|(labels, known)| family.put(labels.clone(), known.connects));
     let family = all.counter("upstream_failures", "Attempts and connections that failed");
     known.iter().for_each(|(labels, known)| family.put(labels.clone(), known.failures));
+}
+
+fn scripts(site: &Site, all: &mut Families) {
+    let files = site.scripts.files().iter().map(|script| (&script.name, &script.figures));
+    let stages = site.scripts.stages().iter().map(|stage| (&stage.name, &stage.figures));
+    let known: Vec<(&String, &Arc<Figures>)> = files.chain(stages).collect();
+    let each = |family: &mut Family, number: fn(&Figures) -> &AtomicU64| {
+        for (name, figures) in &known {
+            family.put(vec![("script", (*name).clone())], number(figures).load(Ordering::Relaxed));
+        }
+    };
+    each(all.counter("script_calls", "Calls of a script's functions"), |figures| &figures.calls);
+    each(all.counter("script_errors", "Those of them that failed"), |figures| &figures.errors);
+    each(all.counter("script_timeouts", "Those of them that took too long"), |figures| &figures.timeouts);
+    let help = "Bytes that the script held a moment ago";
+    each(all.bytes(MetricType::Gauge, "script_memory", help), |figures| &figures.memory);
 }

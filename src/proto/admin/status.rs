@@ -7,12 +7,16 @@ use super::{
 };
 use crate::{
     proto::subscribe::Refusal,
+    script::{fault::Limits, runner::Figures},
     site::Site,
     units::{now_ms, now_us},
 };
 use hyper::http::request::Parts;
 use serde_json::{Value, json};
-use std::time::Instant;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
 
 /// The answer to a request.
 ///
@@ -59,8 +63,31 @@ async fn own(site: &Site, collected: Option<&Collected>) -> Value {
         "max_connections": site.rules.max_connections,
         "topics": topics,
         "upstreams": upstreams.collect::<Vec<_>>(),
+        "scripts": scripts(site),
         "balancer": site.balancer.as_ref().map(|balancer| balancer.describe()),
     })
+}
+
+/// The scripts that name streams and routes, then those that are stages.
+fn scripts(site: &Site) -> Vec<Value> {
+    let all = &site.scripts;
+    let number = |number: &AtomicU64| number.load(Ordering::Relaxed);
+    let figures = |name: &str, figures: &Figures, limits: &Limits| {
+        json!({
+            "file": name,
+            "calls": number(&figures.calls),
+            "errors": number(&figures.errors),
+            "timeouts": number(&figures.timeouts),
+            "memory": number(&figures.memory),
+            "memory_limit": limits.memory,
+        })
+    };
+    let files = all.files().iter().map(|script| {
+        let mut described = figures(&script.name, &script.figures, &script.limits);
+        (described["streams"], described["routes"]) = (script.streams().into(), script.routes().into());
+        described
+    });
+    files.chain(all.stages().iter().map(|stage| figures(&stage.name, &stage.figures, &stage.limits))).collect()
 }
 
 /// People and charts need no more.

@@ -1,0 +1,51 @@
+//! Which scripts run, and what follows from there being nothing else.
+
+use super::{Planned, refuse, serve::split_endpoint};
+use crate::{
+    cli::{Args, StageArg},
+    script::{IS_THERE, fault::Limits},
+};
+use std::{path::PathBuf, time::Duration};
+
+/// Less than this holds no engine.
+const MIN_MEMORY: usize = 1 << 20;
+
+/// The files that name streams and routes.
+pub fn scripting(args: &Args) -> Planned<Vec<PathBuf>> {
+    let files = &args.script.script;
+    let staged = args.stages.order.iter().any(|stage| matches!(stage, StageArg::Script(_)));
+    if !IS_THERE && (staged || !files.is_empty()) {
+        return refuse("this wsevent has no scripts: drop --script and --stage-script, or build it with `script`");
+    }
+    if args.serve.no_serve == Some(true) && (!files.is_empty() || args.script.folder.is_some()) {
+        return refuse("--script and --static are about what is served: drop --no-serve");
+    }
+    let balances = !args.balance.balance.is_empty() || args.balance.balance_file.is_some();
+    if balances && (!files.is_empty() || args.script.folder.is_some()) {
+        return refuse("--balance passes every request on: drop it, or drop --script and --static");
+    }
+    Ok(files.clone())
+}
+
+/// What one script may use.
+pub fn limits(args: &Args) -> Planned<Limits> {
+    let time = args.script.script_timeout.unwrap_or(Duration::from_secs(2));
+    let memory = args.script.script_memory.unwrap_or(64 << 20);
+    if time.is_zero() {
+        return refuse("--script-timeout 0 would let no call end: type for instance 2s");
+    }
+    if memory < MIN_MEMORY {
+        return refuse("--script-memory is at least 1MiB: an engine needs that much itself");
+    }
+    Ok(Limits { time, memory })
+}
+
+/// Whether scripts are all there is: then there is no topic but those that they name.
+pub fn is_alone(args: &Args) -> bool {
+    let (serve, consume) = (&args.serve, &args.consume);
+    let path =
+        serve.serve_path.is_some() || serve.serve.as_deref().is_some_and(|whole| split_endpoint(whole).1.is_some());
+    let consumed = !consume.consume.is_empty() || consume.consume_address.is_some() || consume.consume_path.is_some();
+    let supplied = consumed || args.produce.produce.is_some() || args.registry.registry == Some(true);
+    !args.script.script.is_empty() && !path && !supplied && serve.accept_publish != Some(true)
+}

@@ -1,0 +1,459 @@
+//! Scripts: what they name is served, what they send arrives, what they do wrong is their own.
+
+mod common;
+mod link;
+mod scripted;
+
+use common::{Scratch, Wsevent, raw};
+use link::Sse;
+use scripted::{Scripted, next, said};
+use serde_json::json;
+
+const FIRST: &str = r#"
+registerWebStream("/events");
+function trigger(req) {
+  sendStreamMessage({ type: "event", message: "It happened", at: new Date().toISOString() });
+  return { status: 200, body: "sent to " + (req.form.who || "all") };
+}
+register("/trigger", "trigger", "POST");
+"#;
+
+const SECOND: &str = r#"
+const told = routeRegistry.registerStreamRoute("/events");
+routeRegistry.registerStreamRoute("/quiet");
+let count = 0;
+function trigger(context) {
+  count += 1;
+  const { who } = context.request.form;
+  return routeRegistry.sendStreamMessage("/events", { count, who, told });
+}
+routeRegistry.registerRoute("/trigger", "trigger", "POST");
+"#;
+
+#[test]
+fn a_stream_and_a_route_in_the_first_style() {
+    let app = Scripted::serve(FIRST);
+    let (mut stream, mut socket) = (app.sse("/events"), raw::Raw::websocket(&app.url("/events")));
+    assert_eq!(stream.answer.header("content-type"), Some("text/event-stream"));
+    let answer = app.form("/trigger", "who=me");
+    assert_eq!(said(&answer), (200, "sent to me".into()));
+    assert_eq!(answer.header("content-type"), Some("text/plain; charset=UTF-8"));
+    let event = next(&mut stream);
+    assert_eq!((&event["type"], &event["message"]), (&json!("event"), &json!("It happened")));
+    assert!(event["at"].as_str().is_some_and(|at| at.ends_with('Z')), "{event}");
+    assert_eq!(socket.read_message().expect("an event").text(), event.to_string());
+    assert_eq!(said(&app.post("/trigger")), (200, "sent to all".into()));
+}
+
+#[test]
+fn a_stream_and_a_route_in_the_second_style() {
+    let app = Scripted::serve(SECOND);
+    let mut stream = app.sse("/events");
+    let result = "Broadcast to '/events': 1 successful, 0 failed (1 matching)";
+    assert_eq!(said(&app.form("/trigger", "who=me&who=you")), (200, result.into()));
+    assert_eq!(next(&mut stream), json!({"count": 1, "who": "you", "told": "Stream '/events' registered"}));
+    app.post("/trigger");
+    assert_eq!(next(&mut stream), json!({"count": 2, "told": "Stream '/events' registered"}), "variables stay");
+    assert_eq!(app.get("/quiet").status, 200);
+}
+
+#[test]
+fn what_is_not_there_and_what_is_not_allowed() {
+    let app = Scripted::serve(FIRST);
+    assert_eq!(app.get("/nowhere").status, 404);
+    let wrong = app.get("/trigger");
+    assert_eq!((wrong.status, wrong.header("allow")), (405, Some("POST")));
+    assert_eq!(Sse::try_open(&app.url("/trigger"), "").expect("an answer").answer.status, 405);
+    let body = format!("x={}", "y".repeat(10 << 20));
+    assert_eq!(app.form("/trigger", &body).status, 413);
+    assert_eq!(app.send("/trigger", "multipart/form-data; boundary=b", "no part").status, 400);
+    assert_eq!(app.form("/trigger", "who=still").text(), "sent to still");
+}
+
+#[test]
+fn a_script_that_does_not_load_ends_the_start_with_its_place() {
+    let scratch = Scratch::new();
+    for (source, place) in [
+        ("let a = 1;\nlet b = ;\n", "app.js:2:9: SyntaxError"),
+        ("\n  missing();\n", "app.js:2:3: ReferenceError: missing"),
+        ("registerWebStream('events');", "app.js:1:1: TypeError: a path must"),
+        ("while (true) {}", "took longer than 300ms"),
+        ("let hoard = []; while (true) hoard.push('x'.repeat(1e6) + hoard.length);", "bytes of memory"),
+        ("function deep() { return 1 + deep(); }\ndeep();", "app.js:1"),
+    ] {
+        let file = scratch.file("app.js", source);
+        let run = Wsevent::line("--script-timeout 300ms --script-memory 8MiB --serve-address localhost:0");
+        let done = run.args(["--script", &file]).run();
+        assert_eq!(done.code, 78, "{source}: {}", done.stderr);
+        assert!(done.stderr.contains(place), "{source}: {}", done.stderr);
+    }
+    assert_eq!(Wsevent::line("--script /nowhere/app.js").run().code, 78);
+}
+
+/// Evaluates what is posted, and answers its JSON, or 400 with the exception.
+const EVAL: &str = r#"
+function run(req) {
+  try {
+    return { body: JSON.stringify((0, eval)(req.body)) ?? "undefined" };
+  } catch (error) {
+    return { status: 400, body: `${error instanceof Error} ${error.name}: ${error.message}` };
+  }
+}
+register("/run", "run", "post");
+registerWebStream("/s");
+"#;
+
+fn run(app: &Scripted, code: &str) -> (u16, String) {
+    said(&app.send("/run", "text/plain", code))
+}
+
+#[test]
+fn every_name_answers_as_its_generation_does() {
+    let app = Scripted::serve(EVAL);
+    let nobody = |path: &str| format!("\"Broadcast to '{path}': 0 successful, 0 failed (0 matching)\"");
+    let (s, none) = (nobody("/s"), nobody("/none"));
+    for (code, result) in [
+        ("registerWebStream('/a')", "undefined"),
+        ("register('/b', 'run')", "undefined"),
+        ("writeLog(5)", "undefined"),
+        ("sendStreamMessage({})", "undefined"),
+        ("sendStreamMessage('/s')", "undefined"),
+        ("console.log(1, 'two', {three: 3})", "undefined"),
+        ("routeRegistry.registerStreamRoute('/a')", "\"Stream '/a' registered\""),
+        ("routeRegistry.registerRoute('/b', 'run', 'put')", "\"Route PUT '/b' registered to run\""),
+        ("sendStreamMessage('/s', 1)", &s),
+        ("routeRegistry.sendStreamMessage('/none', {})", &none),
+        ("routeRegistry.sendStreamMessageFiltered('/s', {}, '{\"a\":1}')", &s),
+        ("routeRegistry.sendStreamMessageFiltered('/s', {})", &s),
+        ("routeRegistry.sendStreamMessageToConnections('/s', {}, null)", &s),
+        ("sendStreamMessageToConnections('/s', {}, '')", &s),
+        ("sendStreamMessageFiltered('/s', {}, {a: true})", &s),
+        ("sendStreamMessageToPath('/s', 'x')", &s),
+        ("typeof graphQLRegistry.registerSubscription('n', 'type Subscription { n: String }', 'nobody')", "\"string\""),
+        ("typeof sendSubscriptionMessage('n', {a: 1})", "\"string\""),
+        ("typeof sendSubscriptionMessageToConnections('n', 'x', '{}')", "\"string\""),
+        ("Object.keys(globalThis).includes('register')", "false"),
+    ] {
+        assert_eq!(run(&app, code), (200, result.to_owned()), "{code}");
+    }
+    app.says("1 two {\"three\":3}");
+}
+
+#[test]
+fn what_is_wrong_throws_and_reaches_nobody() {
+    let app = Scripted::serve_with(EVAL, "--max-message 1KiB");
+    let mut stream = app.sse("/s");
+    for (code, error) in [
+        ("registerWebStream()", "TypeError: a path must be"),
+        ("registerWebStream('events')", "TypeError: a path must be"),
+        ("registerWebStream(5)", "TypeError: a path must be"),
+        ("registerWebStream('/' + 'x'.repeat(200))", "RangeError: a path has at most 200"),
+        ("routeRegistry.registerStreamRoute('')", "TypeError: a path must be"),
+        ("routeRegistry.registerStreamRoute('/a b')", "Error: stream path"),
+        ("register('b', 'run', 'GET')", "TypeError: a path must be"),
+        ("register('/b', '', 'GET')", "TypeError: a handler's name"),
+        ("register('/b', () => {}, 'GET')", "TypeError: a handler's name"),
+        ("register('/b', 'run', 5)", "TypeError: a method"),
+        ("register('/-/b', 'run')", "Error: the path"),
+        ("routeRegistry.sendStreamMessage('s', {})", "TypeError: a path must be"),
+        ("routeRegistry.sendStreamMessage('/s')", "TypeError: what is sent"),
+        ("sendStreamMessage(() => 1)", "TypeError: what is sent"),
+        ("sendStreamMessage(Symbol('x'))", "TypeError: what is sent"),
+        ("sendStreamMessage(10n)", "TypeError: "),
+        ("const loop = {}; loop.loop = loop; sendStreamMessage(loop)", "TypeError: "),
+        ("sendStreamMessage('x'.repeat(1025))", "Error: an event of 1025 bytes is larger than 1024"),
+        ("sendStreamMessageFiltered('/s', 1, '{')", "Error: the filter"),
+        ("sendStreamMessageFiltered('/s', 1, '[]')", "Error: the filter"),
+        ("sendStreamMessageFiltered('/s', 1, 'null')", "Error: the filter"),
+        ("sendStreamMessageFiltered('/s', 1, '{\"a\":null}')", "Error: the filter"),
+        ("sendStreamMessageFiltered('/s', 1, [])", "TypeError: a filter"),
+        ("sendStreamMessageFiltered('/s', 1, 5)", "TypeError: a filter"),
+        ("setTimeout(() => 1)", "ReferenceError: "),
+    ] {
+        let (status, body) = run(&app, code);
+        assert_eq!(status, 400, "{code}: {body}");
+        assert!(body.starts_with(&format!("true {error}")), "{code}: {body}");
+    }
+    run(&app, "sendStreamMessage('last')");
+    assert_eq!(next(&mut stream), json!("last"), "nothing came before");
+}
+
+#[test]
+fn strings_are_sent_as_they_are_and_the_rest_as_json() {
+    let app = Scripted::serve(EVAL);
+    let mut stream = raw::Raw::websocket(&app.url("/s"));
+    for (code, text) in [
+        ("sendStreamMessage('{\"a\": 1}')", "{\"a\": 1}"),
+        ("sendStreamMessage('')", ""),
+        (
+            "sendStreamMessage({a: undefined, b: new Date(0), c: [undefined]})",
+            "{\"b\":\"1970-01-01T00:00:00.000Z\",\"c\":[null]}",
+        ),
+        ("sendStreamMessage({toJSON: () => 'own'})", "\"own\""),
+        ("sendStreamMessage(null)", "null"),
+        ("sendStreamMessage('\\ud800 half \\u0000')", "\u{fffd} half \0"),
+        ("sendStreamMessage({half: '\\ud800'})", "{\"half\":\"\\ud800\"}"),
+    ] {
+        assert_eq!(run(&app, code).0, 200, "{code}");
+        assert_eq!(stream.read_message().expect("an event").text(), text, "{code}");
+    }
+}
+
+#[test]
+fn a_handler_sees_the_request_in_both_places() {
+    let app = Scripted::serve(
+        "const echo = (context) => ({ body: { ...context, same: context.request.form === context.form } });
+         register('/echo/*', 'echo', 'POST'); register('/echo', 'echo', 'PUT'); register('/echo', 'echo');",
+    );
+    let kind = "X-One: 1\r\nX-One: 2\r\nContent-Type: application/x-www-form-urlencoded; charset=UTF-8\r\n";
+    let answer = raw::request("POST", &app.url("/echo/%C3%A9?a=1&a=2+3&b&&__proto__=p"), kind, b"f=%2B&g=");
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let seen: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+    for place in [&seen, &seen["request"]] {
+        assert_eq!((&place["path"], &place["method"]), (&json!("/echo/%C3%A9"), &json!("POST")));
+        assert_eq!(place["query"], json!({"a": "2 3", "b": "", "__proto__": "p"}));
+        assert_eq!(place["form"], json!({"f": "+", "g": ""}));
+        assert_eq!((&place["body"], &place["headers"]["x-one"]), (&json!("f=%2B&g="), &json!("1, 2")));
+    }
+    assert_eq!((&seen["same"], &seen["kind"], &seen["args"]), (&json!(true), &json!("httpRoute"), &json!(null)));
+    assert!(seen["scriptUri"].as_str().is_some_and(|file| file.ends_with("app.js")) && seen["handlerName"] == "echo");
+    let bare: serde_json::Value = serde_json::from_slice(&app.get("/echo").body).expect("JSON");
+    assert_eq!((&bare["query"], &bare["form"], bare.get("body")), (&json!({}), &json!({}), None));
+    let part = "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--b--\r\n";
+    let form = app.send("/echo/form", "multipart/form-data; boundary=b", part);
+    assert!(form.text().contains("\"form\":{\"a\":\"1\"}"), "{}", form.text());
+    assert_eq!(raw::request("PUT", &app.url("/echo"), "Content-Type: application/json\r\n", b"{}").status, 200);
+}
+
+#[test]
+fn what_a_handler_returns_is_answered() {
+    let app = Scripted::serve(
+        "const results = {
+           nothing: () => {}, text: () => 'text', bare: () => ({ body: 'b' }), json: () => ({ status: 201, body: { a: 1 } }),
+           bytes: () => ({ bodyBase64: 'AAE=' }), page: () => ({ body: '<p>', contentType: 'text/html' }),
+           more: () => ({ status: 302, headers: { Location: '/x', 'Content-Length': '99' } }), later: async () => 'later',
+           chain: () => Promise.resolve(1).then((n) => Promise.resolve(`n${n}`)),
+           number: () => 5, list: () => [1], status: () => ({ status: 99 }), header: () => ({ headers: { 'a b': 'c' } }),
+           never: () => new Promise(() => {}), rejects: async () => { throw new Error('secret'); }, throws: () => { throw 5; },
+         };
+         function result(req) { return results[req.query.of](); }
+         register('/result', 'result'); register('/missing', 'nobody');",
+    );
+    let text = Some("text/plain; charset=UTF-8");
+    for (of, status, kind, body) in [
+        ("nothing", 200, text, ""),
+        ("text", 200, text, "text"),
+        ("bare", 200, text, "b"),
+        ("json", 201, Some("application/json"), "{\"a\":1}"),
+        ("bytes", 200, Some("application/octet-stream"), "\0\x01"),
+        ("page", 200, Some("text/html"), "<p>"),
+        ("more", 302, text, ""),
+        ("later", 200, text, "later"),
+        ("chain", 200, text, "n1"),
+    ] {
+        let answer = app.get(&format!("/result?of={of}"));
+        assert_eq!((answer.status, answer.header("content-type"), &*answer.text()), (status, kind, body), "{of}");
+    }
+    for of in ["number", "list", "status", "header", "never", "rejects", "throws", "absent"] {
+        let answer = app.get(&format!("/result?of={of}"));
+        assert_eq!(answer.status, 500, "{of}");
+        assert!(answer.text().starts_with("{\"error\":\"the handler result ") && !answer.text().contains("secret"));
+    }
+    assert_eq!(app.get("/missing").status, 500);
+    app.says("Error: secret");
+    app.says("app.js:7:");
+    assert_eq!(raw::request("HEAD", &app.url("/result?of=text"), "", b"").body, b"");
+}
+
+#[test]
+fn calls_that_go_wrong_disturb_nobody() {
+    let scratch = Scratch::new();
+    let wild = scratch.file(
+        "wild.js",
+        "let calls = 0; const hoard = []; registerWebStream('/wild');
+         function loop() { while (true) calls += 1; }
+         function bomb() { while (true) hoard.push('x'.repeat(1e5) + hoard.length); }
+         function deep() { return deep() + 1; }
+         function jobs() { const again = () => { Promise.resolve().then(again); }; again(); return 'left'; }
+         function regexp() { return String(/^(a+)+$/.test('a'.repeat(40) + 'b')); }
+         function fine() { calls += 1; return 'fine'; }
+         for (const name of ['loop', 'bomb', 'deep', 'jobs', 'regexp', 'fine']) register('/' + name, name);",
+    );
+    let calm = scratch.file("calm.js", FIRST);
+    let line = Wsevent::line("--script-timeout 300ms --script-memory 8MiB");
+    let running = line.args(["--script", &wild, "--script", &calm]).serve();
+    let app = Scripted { running, scratch };
+    let mut stream = app.sse("/events");
+    for (path, why) in [
+        ("/loop", "took longer than 300ms"),
+        ("/bomb", "bytes of memory"),
+        ("/deep", "failed"),
+        ("/jobs", "took longer than 300ms"),
+        ("/regexp", "took longer than 300ms"),
+    ] {
+        let answer = std::thread::scope(|scope| {
+            let wild = scope.spawn(|| app.get(path));
+            assert_eq!(app.form("/trigger", "who=calm").text(), "sent to calm", "beside {path}");
+            assert_eq!(next(&mut stream)["type"], "event", "beside {path}");
+            wild.join().expect("an answer")
+        });
+        assert_eq!(answer.status, 500, "{path}: {}", answer.text());
+        assert!(answer.text().contains(why), "{path}: {}", answer.text());
+        assert_eq!(app.get("/fine").text(), "fine", "after {path}");
+    }
+    assert!(app.said("begun anew") > 0, "the hoard: {}", app.running.stderr());
+    let status: serde_json::Value = serde_json::from_slice(&app.running.own("status").body).expect("JSON");
+    let figures = &status["scripts"][0];
+    assert_eq!((&figures["calls"], &figures["errors"], &figures["timeouts"]), (&json!(10), &json!(5), &json!(3)));
+    assert_eq!(
+        (&figures["streams"], &figures["routes"], &figures["memory_limit"]),
+        (&json!(1), &json!(6), &json!(8 << 20))
+    );
+    assert!(figures["memory"].as_u64().is_some_and(|memory| (1..8 << 20).contains(&memory)), "{figures}");
+    let metrics = app.running.own("metrics").text();
+    assert!(
+        metrics.contains("wsevent_script_timeouts_total{script=") && metrics.contains("wild.js\"} 3\n"),
+        "{metrics}"
+    );
+}
+
+#[test]
+fn a_changed_script_keeps_the_readers_of_what_it_keeps() {
+    let app = Scripted::serve(
+        "registerWebStream('/kept'); registerWebStream('/gone'); register('/a', 'a'); const a = () => 'one';",
+    );
+    let (mut kept, mut gone) = (app.sse("/kept"), app.sse("/gone"));
+    app.change("registerWebStream('/kept'); registerWebStream('/new'); register('/b', 'b'); const b = () => { sendStreamMessage('two'); };");
+    assert_eq!(app.get("/b").status, 200);
+    assert_eq!(next(&mut kept), json!("two"));
+    assert_eq!(gone.event(), None, "its readers are sent away");
+    assert_eq!((app.get("/gone").status, app.get("/a").status, app.get("/new").status), (404, 404, 200));
+    app.scratch.file("app.js", "registerWebStream('/half'); oops(");
+    common::bash(&format!("kill -HUP {}", app.running.pid()));
+    app.says("not taken");
+    app.says("app.js:1:");
+    assert_eq!((app.get("/half").status, app.get("/b").status), (404, 200));
+    assert_eq!(next(&mut kept), json!("two"), "what was there goes on");
+}
+
+#[test]
+fn of_two_scripts_both_are_heard_and_the_later_route_counts() {
+    let scratch = Scratch::new();
+    let one = scratch.file("one.js", "registerWebStream('/one'); registerWebStream('/both'); register('/r', 'r'); const r = () => 'one'; register('/only', 'r');");
+    let two = scratch.file("two.js", "registerWebStream('/two'); registerWebStream('/both'); register('/r', 'r'); function r() { sendStreamMessage(1); return 'two'; }");
+    let running = Wsevent::new(["--script", &one, "--script", &two]).serve();
+    let app = Scripted { running, scratch };
+    let mut streams = ["/one", "/two", "/both"].map(|path| app.sse(path));
+    assert_eq!((app.get("/r").text(), app.get("/only").text()), ("two".into(), "one".into()));
+    streams.iter_mut().for_each(|stream| assert_eq!(next(stream), json!(1)));
+    app.scratch.file("two.js", "register('/r', 'r'); const r = () => sendStreamMessage(2);");
+    common::bash(&format!("kill -HUP {}", app.running.pid()));
+    common::eventually("the second version", || (app.get("/two").status == 404).then_some(()));
+    app.get("/r");
+    assert_eq!(next(&mut streams[2]), json!(2), "the other script still names it");
+}
+
+#[test]
+fn console_lines_go_to_the_log_by_their_level() {
+    let script = "console.debug('d', 1); console.log('l\\nx'); console.info({i: 1}); console.warn('w'); console.error(new Error('e')); writeLog([5]);";
+    for (options, lines) in [("", 5), ("-v", 6), ("-q", 0)] {
+        let app = Scripted::serve_with(script, options);
+        let log = app.running.stderr();
+        assert_eq!(log.matches("app.js").count() - log.matches("app.js:1").count(), lines, "{options}: {log}");
+        assert!(
+            lines == 0 || (log.contains("l\\nx") && log.contains("{\"i\":1}") && log.contains("Error: e")),
+            "{log}"
+        );
+    }
+}
+
+#[test]
+fn a_script_beside_a_topic_of_the_process() {
+    let app = Scripted::serve_with(
+        "registerWebStream('/own');\nfunction init(context) { writeLog(`began in ${context.kind}`); }",
+        "--accept-publish",
+    );
+    assert!(app.running.url().ends_with("/events"), "{}", app.running.url());
+    assert_eq!(raw::post(app.running.url(), "x").status, 200);
+    assert_eq!((app.get("/own").status, app.get("/events").text()), (200, "[\"x\"]".into()));
+    app.says("began in init");
+}
+
+#[test]
+fn who_brings_a_token_may_do_what_it_says() {
+    let scratch = Scratch::new();
+    let tokens = scratch.file("tokens", "letmein\n");
+    let app = Scripted::serve_with(
+        "register('/r', 'r'); register('/r', 'r', 'DELETE'); const r = (req) => req.method;",
+        &format!("--token-file {tokens}"),
+    );
+    for method in ["GET", "DELETE"] {
+        assert_eq!(raw::request(method, &app.url("/r"), "", b"").status, 401);
+        let answer = raw::request(method, &app.url("/r"), "Authorization: Bearer letmein\r\n", b"");
+        assert_eq!(said(&answer), (200, method.into()));
+    }
+    let foreign = "Authorization: Bearer letmein\r\nOrigin: http://elsewhere.example\r\n";
+    assert_eq!(raw::request("DELETE", &app.url("/r"), foreign, b"").status, 403);
+}
+
+#[test]
+fn files_are_served_where_nothing_else_is() {
+    let scratch = Scratch::new();
+    for dir in ["www/sub", "www/.git", "secret"] {
+        std::fs::create_dir_all(scratch.path(dir)).expect("a directory");
+    }
+    scratch.file("www/index.html", "<p>home");
+    scratch.file("www/sub/index.html", "<p>sub");
+    scratch.file("www/sub/a b.js", "x".repeat(200_000));
+    scratch.file("www/.git/config", "hidden");
+    scratch.file("secret/file", "outside");
+    std::os::unix::fs::symlink(scratch.path("secret"), scratch.path("www/link")).expect("a link");
+    let script = "registerWebStream('/sub/live'); register('/index.html', 'page'); const page = () => 'by the script';";
+    let app = Scripted::serve_with(script, &format!("--static {}", scratch.arg("www")));
+    let home = app.get("/?x=y");
+    assert_eq!((said(&home), home.header("content-type")), ((200, "<p>home".into()), Some("text/html; charset=utf-8")));
+    assert_eq!(app.get("/index.html").text(), "by the script");
+    let moved = app.get("/sub");
+    assert_eq!((moved.status, moved.header("location")), (308, Some("/sub/")));
+    assert_eq!(app.get("/sub/").text(), "<p>sub");
+    assert_eq!(app.get("/sub/a%20b.js").body.len(), 200_000);
+    assert_eq!(app.get("/sub/live").status, 200);
+    for path in [
+        "/nothing",
+        "/../secret/file",
+        "/%2e%2e/secret/file",
+        "/..%2fsecret/file",
+        "/link/file",
+        "/.git/config",
+        "//sub",
+        "/sub/a%20b.js/",
+    ] {
+        assert_eq!(app.get(path).status, 404, "{path}");
+    }
+    let held = format!("If-Modified-Since: {}\r\n", home.header("last-modified").expect("a date"));
+    let again = raw::request("GET", &app.url("/"), &held, b"");
+    assert_eq!((again.status, again.body.len()), (304, 0));
+    let head = raw::request("HEAD", &app.url("/sub/a%20b.js"), "", b"");
+    assert_eq!((head.header("content-length"), head.body.len()), (Some("200000"), 0));
+    assert_eq!(app.post("/sub/").status, 404);
+}
+
+#[test]
+fn a_check_tells_what_is_wrong_and_serves_nothing() {
+    let scratch = Scratch::new();
+    let good = scratch.file("good.js", FIRST);
+    let done = Wsevent::new(["--script", &good, "--check"]).run();
+    assert_eq!(
+        (done.code, done.stdout.contains("good.js"), done.stdout.contains(":3000/")),
+        (0, true, true),
+        "{done:?}"
+    );
+    let bad = scratch.file("bad.js", "\n\nfunction (");
+    for option in ["--script", "--stage-script"] {
+        let done = Wsevent::new([option, &bad, "--check"]).run();
+        assert_eq!(done.code, 78);
+        assert!(done.stderr.contains("bad.js:3:10: SyntaxError"), "{}", done.stderr);
+    }
+    let types = Wsevent::new(["types"]).run();
+    assert!(types.code == 0 && types.stdout.contains("declare const routeRegistry"), "{types:?}");
+}
