@@ -10,11 +10,7 @@ use common::{
 };
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
-use services::{ask, at, get, listener, next, post, register, registry, timeless, told};
-
-const SECRET: &str = "a secret of the tests that is long enough";
-/// `secret` by bcrypt, as another program hashed it.
-const BCRYPT: &str = "$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
+use services::{BCRYPT, SECRET, ask, at, get, listener, next, post, register, registry, timeless, told};
 
 /// A registry with the users ada (admin) and bob (viewer), whose passwords are `secret`.
 struct Guarded {

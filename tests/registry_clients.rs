@@ -4,13 +4,8 @@ mod common;
 mod services;
 
 use common::{Running, Scratch, Wsevent, eventually, find_program, root};
-use serde_json::json;
-use services::{post, register, registry};
+use services::{register, signed_in};
 use std::{path::PathBuf, process::Command};
-
-const SECRET: &str = "a secret of the tests that is long enough";
-/// `secret` by bcrypt.
-const BCRYPT: &str = "$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
 
 fn client(name: &str) -> PathBuf {
     root().join("tests/clients").join(name)
@@ -47,10 +42,7 @@ fn says(client: &Running, line: &str, times: usize) {
 /// Listens, is disturbed, and listens again.
 fn listens(program: Wsevent) {
     let scratch = Scratch::new();
-    let (users, secret) = (scratch.file("users", format!("bob:{BCRYPT}:viewer\n")), scratch.file("secret", SECRET));
-    let mut registry = registry(&format!("--users {users} --jwt-secret-file {secret}"));
-    let token = post(&registry, "/signin", &json!({"username": "bob", "password": "secret"})).1["token"].clone();
-    let token = token.as_str().expect("a token").to_owned();
+    let (mut registry, token) = signed_in(&scratch, "");
     let url = format!("ws://{}", registry.address());
     let client = program.args([url, token]).start();
     let (by_service, by_node) = (

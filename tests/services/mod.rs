@@ -4,11 +4,24 @@
 #![allow(dead_code)]
 
 use crate::common::{
-    Running, Wsevent,
+    Running, Scratch, Wsevent,
     raw::{self, Answer},
     reader::Reader,
 };
 use serde_json::{Value, json};
+
+pub const SECRET: &str = "a secret of the tests that is long enough";
+/// `secret` by bcrypt, as another program hashed it.
+pub const BCRYPT: &str = "$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
+
+/// A registry with a user, bob, and his token. What it reads of this is in the scratch directory.
+pub fn signed_in(scratch: &Scratch, options: &str) -> (Running, String) {
+    let (users, secret) = (scratch.file("users", format!("bob:{BCRYPT}:viewer\n")), scratch.file("secret", SECRET));
+    let registry = registry(&format!("--users {users} --jwt-secret-file {secret} {options}"));
+    let (_, answer) = post(&registry, "/signin", &json!({"username": "bob", "password": "secret"}));
+    let token = answer["token"].as_str().expect("a token").to_owned();
+    (registry, token)
+}
 
 pub fn registry(options: &str) -> Running {
     Wsevent::line("--registry").args(options.split_whitespace()).serve()
