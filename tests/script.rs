@@ -233,7 +233,7 @@ fn what_a_handler_returns_is_answered() {
            bytes: () => ({ bodyBase64: 'AAE=' }), page: () => ({ body: '<p>', contentType: 'text/html' }),
            more: () => ({ status: 302, headers: { Location: '/x', 'Content-Length': '99' } }), later: async () => 'later',
            chain: () => Promise.resolve(1).then((n) => Promise.resolve(`n${n}`)),
-           number: () => 5, list: () => [1], status: () => ({ status: 99 }), header: () => ({ headers: { 'a b': 'c' } }),
+           lost: () => { (async () => { throw new Error('lost'); })(); return 'text'; }, number: () => 5, list: () => [1], status: () => ({ status: 99 }), header: () => ({ headers: { 'a b': 'c' } }),
            never: () => new Promise(() => {}), rejects: async () => { throw new Error('secret'); }, throws: () => { throw 5; },
          };
          function result(req) { return results[req.query.of](); }
@@ -250,6 +250,7 @@ fn what_a_handler_returns_is_answered() {
         ("more", 302, text, ""),
         ("later", 200, text, "later"),
         ("chain", 200, text, "n1"),
+        ("lost", 200, text, "text"),
     ] {
         let answer = app.get(&format!("/result?of={of}"));
         assert_eq!((answer.status, answer.header("content-type"), &*answer.text()), (status, kind, body), "{of}");
@@ -260,7 +261,8 @@ fn what_a_handler_returns_is_answered() {
         assert!(answer.text().starts_with("{\"error\":\"the handler result ") && !answer.text().contains("secret"));
     }
     assert_eq!(app.get("/missing").status, 500);
-    app.says("Error: secret");
+    app.says("nobody waited for what failed: Error: lost");
+    assert_eq!((app.said("nobody waited"), app.said("Error: secret")), (1, 1), "{}", app.running.stderr());
     app.says("app.js:7:");
     assert_eq!(raw::request("HEAD", &app.url("/result?of=text"), "", b"").body, b"");
 }

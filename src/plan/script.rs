@@ -49,3 +49,49 @@ pub fn is_alone(args: &Args) -> bool {
     let supplied = consumed || args.produce.produce.is_some() || args.registry.registry == Some(true);
     !args.script.script.is_empty() && !path && !supplied && serve.accept_publish != Some(true)
 }
+
+#[cfg(all(test, feature = "script"))]
+mod tests {
+    use super::*;
+    use crate::plan::{Plan, plan};
+
+    fn meant(line: &str) -> Planned<Plan> {
+        let words = std::iter::once("wsevent").chain(line.split_whitespace());
+        plan(&crate::cli::parse(words.map(Into::into)).expect(line), 1024)
+    }
+
+    #[test]
+    fn scripts_alone_have_the_process_to_themselves() {
+        for (line, port, path) in [
+            ("--script a.js", 3000, None),
+            ("--script a.js --serve-address :80", 80, None),
+            ("--script a.js --serve :80/x", 80, Some("/x")),
+            ("--script a.js --serve-path x", 8080, Some("/x")),
+            ("--script a.js --accept-publish", 8080, Some("/events")),
+            ("--script a.js --consume ws://h/x", 8080, Some("/events")),
+            ("--script a.js --produce -", 8080, Some("/events")),
+            ("--stage-script a.js", 8080, Some("/events")),
+        ] {
+            let plan = meant(line).expect(line);
+            let serve = plan.serve.as_ref().expect(line);
+            assert_eq!((serve.port, plan.has_topic().then_some(&*serve.path)), (port, path), "{line}");
+            assert!(plan.reads_again(), "{line}");
+        }
+        let plan = meant("--script a.js --script b.js").expect("a plan");
+        assert_eq!((plan.scripts.len(), plan.produce.is_none(), plan.rules.accept_publish), (2, true, false));
+    }
+
+    #[test]
+    fn what_no_script_could_do_is_refused() {
+        for (line, word) in [
+            ("--script a.js --no-serve", "--no-serve"),
+            ("--static d --no-serve", "--no-serve"),
+            ("--script a.js --balance h:1", "--balance"),
+            ("--script a.js --script-timeout 0", "--script-timeout"),
+            ("--script a.js --script-memory 1KiB", "--script-memory"),
+        ] {
+            let refusal = meant(line).expect_err(line);
+            assert!(refusal.0.contains(word), "{line}: {refusal}");
+        }
+    }
+}

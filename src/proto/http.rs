@@ -282,7 +282,11 @@ fn preflight(site: &Site, asked: &HeaderMap) -> Response<Body> {
     headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, OPTIONS"));
     if headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ASKED_HEADERS));
-        let methods = if site.registry.is_some() { "GET, POST, DELETE" } else { "GET, POST" };
+        let methods = match site.scripts.files() {
+            [] if site.registry.is_none() => "GET, POST",
+            [] => "GET, POST, DELETE",
+            _ => "GET, POST, PUT, PATCH, DELETE",
+        };
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     }

@@ -1,10 +1,13 @@
 //! Who named a stream: it is there for as long as any version of any script names it.
 
-use crate::streams::{BadPath, Streams};
+use crate::streams::Streams;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex},
 };
+
+/// Each is memory that no bound of an engine sees.
+pub const MAX_NAMED: usize = 10_000;
 
 /// The streams of all scripts, and how many versions name each.
 pub struct Ledger {
@@ -34,12 +37,15 @@ impl Claims {
     /// Names a stream, once or again.
     ///
     /// # Errors
-    /// When there can be none at this path.
-    pub fn claim(&self, path: &str) -> Result<(), BadPath> {
+    /// When there can be none at this path, or no more.
+    pub fn claim(&self, path: &str) -> Result<(), String> {
         let mut own = self.own.lock().unwrap_or_else(|p| p.into_inner());
+        if own.len() >= MAX_NAMED && !own.contains(path) {
+            return Err(format!("a script names at most {MAX_NAMED} streams"));
+        }
         // Nobody may give it up between the two.
         let mut claimed = self.ledger.claimed.lock().unwrap_or_else(|p| p.into_inner());
-        self.ledger.streams.register(path)?;
+        self.ledger.streams.register(path).map_err(|bad| bad.to_string())?;
         if own.insert(path.to_owned()) {
             *claimed.entry(path.to_owned()).or_default() += 1;
         }

@@ -12,6 +12,9 @@ use std::sync::{
 };
 use tracing::{debug, error, info, warn};
 
+/// Characters of a line in the log; the rest is left out.
+const MAX_LINE: usize = 16 << 10;
+
 /// What one version of a script has named.
 pub struct Registered {
     /// Its routes.
@@ -57,7 +60,7 @@ impl Host for Outside {
 
 impl Outside {
     fn register_stream(&self, path: &str) -> Said {
-        self.registered.streams.claim(path).map_err(|bad| bad.to_string())?;
+        self.registered.streams.claim(path)?;
         Ok(Some(format!("Stream '{path}' registered")))
     }
 
@@ -114,7 +117,8 @@ fn subscription_path(name: &str) -> String {
 /// # Errors
 /// None.
 pub fn say(script: &str, level: &str, message: &str) -> Said {
-    let message = printable(message);
+    let end = message.char_indices().map(|(at, _)| at).nth(MAX_LINE).unwrap_or(message.len());
+    let message = printable(&message[..end]);
     match level {
         "error" => error!(target: CONSOLE, script, "{message}"),
         "warn" => warn!(target: CONSOLE, script, "{message}"),

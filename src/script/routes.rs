@@ -1,5 +1,6 @@
 //! Which handler answers a request: by its path, exactly or up to a trailing `/*`, and its method.
 
+use super::claims::MAX_NAMED;
 use crate::topics::spelled;
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,6 +13,7 @@ pub struct Routes {
     exact: HashMap<String, Methods>,
     /// By what stands before the `*`.
     below: BTreeMap<String, Methods>,
+    count: usize,
 }
 
 /// What a table says about a request.
@@ -32,12 +34,15 @@ impl Routes {
     /// When no request could ever ask for it.
     pub fn add(&mut self, path: &str, method: &str, handler: &str) -> Result<(), String> {
         check(path, method)?;
+        if self.count >= MAX_NAMED {
+            return Err(format!("a script names at most {MAX_NAMED} routes"));
+        }
         let path = spelled(path);
         let methods = match path.strip_suffix('*').filter(|before| before.ends_with('/')) {
             Some(before) => self.below.entry(before.into()).or_default(),
             None => self.exact.entry(path).or_default(),
         };
-        methods.insert(method.into(), handler.into());
+        self.count += usize::from(methods.insert(method.into(), handler.into()).is_none());
         Ok(())
     }
 
@@ -57,7 +62,7 @@ impl Routes {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.exact.values().chain(self.below.values()).map(BTreeMap::len).sum()
+        self.count
     }
 
     /// Whether there is none.

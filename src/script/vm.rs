@@ -2,12 +2,13 @@
 
 use super::fault::{Fault, Host, Limits, Source};
 use rquickjs::{
-    Context, Ctx, Error, Exception, Function, Object, Promise, Runtime, Value, context::EvalOptions, function::Rest,
+    Coerced, Context, Ctx, Error, Exception, Function, Object, Runtime, Value, context::EvalOptions, function::Rest,
     promise::PromiseState,
 };
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -15,6 +16,8 @@ use std::{
 
 /// Where the engine gives up recursion; every thread has this and more.
 const STACK: usize = 512 << 10;
+/// So many failures that nobody waited for are told of one call.
+const MAX_LOST: usize = 8;
 /// What makes the host's names (see there).
 const PRELUDE: &str = include_str!("host.js");
 /// Where calls go in, in the script's global object.
@@ -27,7 +30,12 @@ pub struct Vm {
     clock: Arc<Clock>,
     limits: Limits,
     file: String,
+    host: Arc<dyn Host>,
+    lost: Arc<Lost>,
 }
+
+/// Promises that were rejected and that nobody waits for, with why, by what tells one from another.
+type Lost = Mutex<Vec<(u64, String)>>;
 
 /// When the call that runs now must end, and whether anything was broken off since it began.
 #[derive(Default)]
@@ -61,27 +69,11 @@ impl Vm {
     /// # Errors
     /// Why it does not load: where, as far as that is known.
     pub fn load(source: &Source, limits: Limits, host: Arc<dyn Host>) -> Result<Self, Fault> {
-        let out_of_memory = |_| Fault::OutOfMemory(limits.memory);
-        let runtime = Runtime::new().map_err(out_of_memory)?;
-        runtime.set_memory_limit(limits.memory);
-        runtime.set_max_stack_size(STACK);
-        let clock = Arc::<Clock>::default();
-        let handler = clock.clone();
-        runtime.set_interrupt_handler(Some(Box::new(move || handler.breaks_off())));
-        let context = Context::full(&runtime).map_err(out_of_memory)?;
-        let vm = Vm { context, runtime, clock, limits, file: source.name.clone() };
+        let (clock, lost) = (Arc::<Clock>::default(), Arc::<Lost>::default());
+        let (context, runtime) = engine(limits, clock.clone(), lost.clone())?;
+        let vm = Vm { context, runtime, clock, limits, file: source.name.clone(), host: host.clone(), lost };
         vm.within(|ctx| {
-            let options = |file: &str| {
-                let mut options = EvalOptions::default();
-                (options.strict, options.filename) = (false, Some(file.to_owned()));
-                options
-            };
-            let prelude: Function = ctx.eval_with_options(PRELUDE, options("host.js"))?;
-            let entry: Value = prelude.call((native(ctx, host)?,))?;
-            let define: Function = ctx.globals().get::<_, Object>("Object")?.get("defineProperty")?;
-            let hidden = Object::new(ctx.clone())?;
-            hidden.set("value", entry)?;
-            let _: Value = define.call((ctx.globals(), ENTRY, hidden))?;
+            install(ctx, host)?;
             ctx.eval_with_options::<Value, _>(source.text.as_str(), options(&source.name))?;
             Ok(String::new())
         })?;
@@ -98,9 +90,11 @@ impl Vm {
         self.within(|ctx| {
             let enter: Function = ctx.globals().get(ENTRY)?;
             let result: Value = enter.call((entry, argument))?;
-            let Some(promise) = result.as_promise() else { return text_of(&result) };
+            let Some(promise) = result.as_promise() else { return result.get() };
             while promise.state() == PromiseState::Pending && !self.clock.is_over() && ctx.execute_pending_job() {}
-            settled(promise)
+            // This one we do wait for.
+            self.lost().retain(|(known, _)| *known != key_of(&result));
+            promise.result().unwrap_or(Err(Error::WouldBlock))
         })
     }
 
@@ -127,11 +121,18 @@ impl Vm {
             while !self.clock.is_over() && ctx.execute_pending_job() {}
             done
         });
+        for (_, why) in std::mem::take(&mut *self.lost()) {
+            let _ = self.host.ask("log", &["error".into(), format!("nobody waited for what failed: {why}")]);
+        }
         let late = self.clock.is_over();
         // A result that came late, but whole, is one all the same.
         let is_whole = !self.clock.broke_off.load(Ordering::Relaxed) && !self.runtime.is_job_pending();
         self.clock.set(None);
         if late && !(is_whole && done.is_ok()) { Err(Fault::TimedOut(self.limits.time)) } else { done }
+    }
+
+    fn lost(&self) -> MutexGuard<'_, Vec<(u64, String)>> {
+        self.lost.lock().unwrap_or_else(|p| p.into_inner())
     }
 
     fn fault(&self, ctx: &Ctx<'_>, error: Error) -> Fault {
@@ -154,11 +155,46 @@ impl Vm {
             }
             // The engine had no memory left for an exception, either.
             None if thrown.is_null() => out_of_memory,
-            None => Fault::Threw(
-                thrown.get::<rquickjs::Coerced<String>>().map_or_else(|_| "something".into(), |text| text.0),
-            ),
+            None => Fault::Threw(format!("{}: {}", self.file, described(&thrown))),
         }
     }
+}
+
+fn engine(limits: Limits, clock: Arc<Clock>, lost: Arc<Lost>) -> Result<(Context, Runtime), Fault> {
+    let out_of_memory = |_| Fault::OutOfMemory(limits.memory);
+    let runtime = Runtime::new().map_err(out_of_memory)?;
+    runtime.set_memory_limit(limits.memory);
+    runtime.set_max_stack_size(STACK);
+    runtime.set_interrupt_handler(Some(Box::new(move || clock.breaks_off())));
+    runtime.set_host_promise_rejection_tracker(Some(Box::new(move |_, promise, reason, is_handled| {
+        let key = key_of(&promise);
+        // Before the lock: to describe something may reject something else.
+        let why = (!is_handled).then(|| described(&reason));
+        let mut lost = lost.lock().unwrap_or_else(|p| p.into_inner());
+        match why {
+            None => lost.retain(|(known, _)| *known != key),
+            Some(why) if lost.len() < MAX_LOST => lost.push((key, why)),
+            Some(_) => {}
+        }
+    })));
+    let context = Context::full(&runtime).map_err(out_of_memory)?;
+    Ok((context, runtime))
+}
+
+/// Gives the script its names, and us a way in that it cannot take away.
+fn install(ctx: &Ctx<'_>, host: Arc<dyn Host>) -> Result<(), Error> {
+    let prelude: Function = ctx.eval_with_options(PRELUDE, options("host.js"))?;
+    let entry: Value = prelude.call((native(ctx, host)?,))?;
+    let define: Function = ctx.globals().get::<_, Object>("Object")?.get("defineProperty")?;
+    let hidden = Object::new(ctx.clone())?;
+    hidden.set("value", entry)?;
+    define.call((ctx.globals(), ENTRY, hidden))
+}
+
+fn options(file: &str) -> EvalOptions {
+    let mut options = EvalOptions::default();
+    (options.strict, options.filename) = (false, Some(file.to_owned()));
+    options
 }
 
 /// The one function that the prelude has: a name and texts in, a text or nothing out.
@@ -168,12 +204,15 @@ fn native<'js>(ctx: &Ctx<'js>, host: Arc<dyn Host>) -> Result<Function<'js>, Err
     })
 }
 
-fn text_of(value: &Value<'_>) -> Result<String, Error> {
-    value.get::<String>()
+fn key_of(value: &Value<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
-fn settled(promise: &Promise<'_>) -> Result<String, Error> {
-    promise.result::<String>().unwrap_or(Err(Error::WouldBlock))
+/// A thrown value as text.
+fn described(thrown: &Value<'_>) -> String {
+    thrown.get::<Coerced<String>>().map_or_else(|_| "something without a text".into(), |text| text.0)
 }
 
 /// With the first place in the script that the stack names in front: `FILE:LINE:COLUMN: what`.
