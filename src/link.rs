@@ -29,6 +29,8 @@ pub const MAX_MESSAGE_HEADER: &str = "wsevent-max-message";
 pub const INSTANCE_HEADER: &str = "wsevent-instance";
 /// Hash of all stages so far; failover by id needs equal epoch and view (LINKS 3).
 pub const VIEW_HEADER: &str = "wsevent-view";
+/// Where a page or a list stands among the events of a topic.
+pub const POSITION_HEADER: &str = "wsevent-position";
 /// Trailer of an HTTP stream that has ended: its last position (LINKS 18). Nobody need look at it.
 pub const END_TRAILER: &str = "wsevent-end";
 /// Instances at most between a reader and the origin: more is a loop that hides.

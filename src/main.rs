@@ -197,7 +197,7 @@ fn hash_password() {
 fn trace(typed: &cli::Trace) {
     let (url, credentials) = plan::tracing(typed).unwrap_or_else(|refusal| fail(USAGE, &refusal));
     let tls = tls::client_config(typed.client.ca.as_deref(), None).unwrap_or_else(|error| fail(FAILED, &error));
-    let dialer = Dialer { tls, timeout: typed.timeout };
+    let dialer = Dialer { tls, timeout: typed.timeout, at: None };
     let trace = Trace { url, credentials, dialer, looks: typed.count };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.unwrap_or_else(|error| fail(FAILED, &format!("start the runtime: {error}")));
@@ -223,7 +223,7 @@ fn bench(typed: &cli::Bench, args: &Args) {
     raise_open_files();
     let settings = plan::benching(typed).unwrap_or_else(|refusal| fail(USAGE, &refusal));
     let tls = tls::client_config(typed.client.ca.as_deref(), None).unwrap_or_else(|error| fail(FAILED, &error));
-    let dialer = Dialer { tls, timeout: HANDSHAKE };
+    let dialer = Dialer { tls, timeout: HANDSHAKE, at: None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.unwrap_or_else(|error| fail(FAILED, &format!("start the runtime: {error}")));
     let (ask, stop) = watch::channel(false);

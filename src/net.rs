@@ -11,7 +11,12 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
-use url::Url;
+use url::{Host, Url};
+
+/// Whether a URL's host is to be looked up: no address, and not `localhost`.
+pub fn is_name(host: &Host<&str>) -> bool {
+    matches!(host, Host::Domain(name) if *name != "localhost" && !name.ends_with(".localhost"))
+}
 
 /// Resolves a host. `localhost` is `::1` and `127.0.0.1` by definition (RFC 6761 §6.3): an empty root has no
 /// `/etc/hosts` to say so.
@@ -26,7 +31,7 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if host.is_empty() {
         return Ok(vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()]);
     }
-    if host == "localhost" || host.ends_with(".localhost") {
+    if !is_name(&Host::Domain(host)) {
         return Ok(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]);
     }
     let look_up = tokio::net::lookup_host((host, port)).await;
@@ -76,9 +81,16 @@ pub struct Dialer {
     pub tls: Arc<rustls::ClientConfig>,
     /// For connecting and shaking hands.
     pub timeout: Duration,
+    /// Where to connect, whatever the URL's host stands for; else it is looked up.
+    pub at: Option<IpAddr>,
 }
 
 impl Dialer {
+    /// The same, but for where it connects.
+    pub fn at(&self, at: Option<IpAddr>) -> Self {
+        Dialer { at, ..self.clone() }
+    }
+
     /// Connects to the URL's host, with TLS for `wss` and `https`; the first address that answers wins.
     ///
     /// # Errors
@@ -93,8 +105,11 @@ impl Dialer {
     /// What was attempted on what.
     pub async fn connect(&self, url: &Url, preface: &[u8]) -> io::Result<Connection> {
         let attempt = async {
-            let host = url.host_str().unwrap_or("localhost");
-            let mut stream = self.dial_any(host, url.port_or_known_default().unwrap_or(80)).await?;
+            let (host, port) = (url.host_str().unwrap_or("localhost"), url.port_or_known_default().unwrap_or(80));
+            let mut stream = match self.at {
+                Some(ip) => TcpStream::connect((ip, port)).await?,
+                None => dial_any(host, port).await?,
+            };
             stream.set_nodelay(true)?;
             socket2::SockRef::from(&stream).set_keepalive(true)?;
             stream.write_all(preface).await?;
@@ -105,17 +120,17 @@ impl Dialer {
         };
         tokio::time::timeout(self.timeout, attempt).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
+}
 
-    async fn dial_any(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let mut failure = io::Error::from(io::ErrorKind::NotFound);
-        for address in resolve(host, port).await? {
-            match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => failure = error,
-            }
+async fn dial_any(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut failure = io::Error::from(io::ErrorKind::NotFound);
+    for address in resolve(host, port).await? {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
         }
-        Err(failure)
     }
+    Err(failure)
 }
 
 /// What went wrong on a connection, and what to type where that is known.

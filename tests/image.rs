@@ -4,16 +4,16 @@
 
 mod certs;
 mod common;
+mod names;
 
 use certs::{
     Authority, Kind, installed,
     nginx::{Nginx, free_port},
 };
 use common::{Done, PATIENCE, Running, Scratch, Wsevent, root, run};
+use names::name_server;
 use serde_json::Value;
 use std::{
-    io::ErrorKind,
-    net::UdpSocket,
     ops::Deref,
     path::PathBuf,
     process::{self, Command},
@@ -323,27 +323,12 @@ fn names_come_from_the_hosts_file_that_the_engine_mounts() {
 
 #[test]
 fn names_come_from_the_name_server_that_the_engine_mounts() {
-    let Some(_name_server) = name_server("127.0.0.77") else { return };
+    let Some(_name_server) = name_server("127.0.0.77", &["--host-record=upstream.test,127.0.0.1"]) else { return };
     let (site, container) = (Site::new(), Container::with(&["--dns", "127.0.0.77"]));
     assert_eq!(printed(site.consumer(&container, "wss", "upstream.test")), EVENTS);
     let unknown = site.consumer(&container, "wss", "nobody.test").run();
     assert_eq!(unknown.code, 69);
     assert!(unknown.stderr.contains("resolve nobody.test"), "{}", unknown.stderr);
-}
-
-/// A name server that knows `upstream.test`; none where this user may not have its port.
-fn name_server(address: &str) -> Option<Running> {
-    if UdpSocket::bind((address, 53)).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) {
-        eprintln!("skipped: port 53 is for root on this machine");
-        return None;
-    }
-    let server = Wsevent::program(installed("dnsmasq", "dnsmasq-base"))
-        .args(["--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--user=nobody", "--log-facility=-"])
-        .args(["--no-resolv", "--no-hosts", "--bind-interfaces", &format!("--listen-address={address}")])
-        .args(["--local=/test/", "--host-record=upstream.test,127.0.0.1"])
-        .start();
-    server.said("started");
-    Some(server)
 }
 
 #[test]

@@ -27,6 +27,7 @@ impl Running<'_> {
         let dialer = Dialer {
             tls: tls::client_config(plan.consuming.ca.as_deref(), self.identity.clone())?,
             timeout: plan.rules.handshake_timeout,
+            at: None,
         };
         if let Some(file) = &plan.consuming.credentials.token_file {
             // A typing error is said now, not when the upstream refuses us.
@@ -36,6 +37,7 @@ impl Running<'_> {
         let keeps = plan.keeps_ids();
         let sole = plan.consume.len() == 1 && plan.produce.is_none();
         let mut first_connections = Vec::new();
+        first_connections.extend(balancing::start_following(self, &dialer));
         first_connections.extend(balancing::start_reading(self, &dialer));
         for (ordinal, url) in plan.consume.iter().enumerate() {
             let upstream = self.upstream(ordinal, url, &dialer);

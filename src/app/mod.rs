@@ -103,7 +103,7 @@ pub async fn run(
     let mut site = Site::new(plan.rules.clone(), plan.tuning.clone(), shards, instance);
     let mut watched: Vec<Arc<dyn Check>> = Vec::new();
     let identity = secure(&mut site, &plan, &mut watched)?;
-    watched.extend(balancing::set_up(&mut site, &mut plan, identity.clone())?);
+    watched.extend(balancing::set_up(&mut site, &mut plan, identity.clone()).await?);
     let script_stages = scripting::load_stages(&plan, &mut watched)?;
     let (topic, mut past) = build_topic(&plan, &script_stages)?;
     site.repeats.restore(&topic.path, std::mem::take(&mut past.tags));

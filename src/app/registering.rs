@@ -27,7 +27,7 @@ pub fn set_up(
     let Some(settings) = &plan.registry else { return Ok(()) };
     let access = access(site, settings, watched)?;
     let tls = tls::client_config(plan.consuming.ca.as_deref(), None)?;
-    let dialer = Dialer { tls, timeout: settings.proxy.connect_timeout };
+    let dialer = Dialer { tls, timeout: settings.proxy.connect_timeout, at: None };
     let registry = Arc::new(Registry::new(settings.clone(), topic.clone(), access, kept, dialer));
     tokio::spawn(registry.clone().run());
     site.registry = Some(registry);

@@ -5,7 +5,7 @@ use super::{
     choice::{self, Candidate},
     member::Member,
 };
-use crate::units::now_ms;
+use crate::{net::redacted, units::now_ms};
 use serde_json::{Value, json};
 use std::{
     sync::{Mutex, MutexGuard},
@@ -66,7 +66,8 @@ impl Backend {
             failed: 0,
             last_error: None,
         };
-        let name = choice::hash(member.url.as_str().as_bytes());
+        let address = member.at.map(|at| at.to_string()).unwrap_or_default();
+        let name = choice::hash(format!("{}{address}", member.url).as_bytes());
         Backend { name, member, known: Mutex::new(known), leave: watch::Sender::new(false) }
     }
 
@@ -74,7 +75,7 @@ impl Backend {
         self.known.lock().unwrap_or_else(|p| p.into_inner())
     }
 
-    /// The same for the same URL, whoever else is there.
+    /// The same for the same URL and address, whoever else is there.
     pub fn name(&self) -> u64 {
         self.name
     }
@@ -133,7 +134,8 @@ impl Backend {
         let known = self.known();
         let error = known.last_error.as_ref().map(|(time, text)| json!({ "time": time, "text": text }));
         json!({
-            "url": self.member.to_string(),
+            "url": redacted(&self.member.url).trim_end_matches('/'),
+            "address": self.member.at.map(|at| at.to_string()),
             "weight": known.weight,
             "healthy": known.well,
             "breaker": known.breaker.state().name(),

@@ -40,7 +40,7 @@ pub async fn run(pool: Arc<Pool>, checks: Checks, dialer: Dialer, preface: Vec<u
         for backend in pool.backends() {
             let (checks, dialer, preface) = (checks.clone(), dialer.clone(), preface.clone());
             answers.spawn(async move {
-                let url = &backend.member.url;
+                let (url, dialer) = (&backend.member.url, dialer.at(backend.member.at));
                 let asked = timeout(checks.interval, ask(url, &checks.path, &dialer, &preface)).await;
                 (asked.unwrap_or_else(|_| Err("no answer to the check in time".into())), backend)
             });

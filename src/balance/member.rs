@@ -1,7 +1,7 @@
 //! A back end as it is written: a URL, and what share it gets.
 
 use crate::net::redacted;
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 use url::Url;
 
 /// One back end as typed, or as a line of a file says it.
@@ -11,9 +11,16 @@ pub struct Member {
     pub url: Url,
     /// Its share, compared to the others'.
     pub weight: f64,
+    /// Which of its host's addresses this is; `None` where that is found out at each connection.
+    pub at: Option<IpAddr>,
 }
 
 impl Member {
+    /// Whether these are one and the same back end.
+    pub fn is(&self, other: &Member) -> bool {
+        (&self.url, self.at) == (&other.url, other.at)
+    }
+
     /// The path of its topic; `None` for a whole server.
     pub fn topic(&self) -> Option<&str> {
         Some(self.url.path()).filter(|path| *path != "/")
@@ -34,13 +41,14 @@ impl FromStr for Member {
                 format!("`{word}` means nothing behind a back end's URL: type for instance `{url} weight=2`")
             })?;
         }
-        Ok(Member { url, weight })
+        Ok(Member { url, weight, at: None })
     }
 }
 
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(redacted(&self.url).trim_end_matches('/'))
+        f.write_str(redacted(&self.url).trim_end_matches('/'))?;
+        self.at.map_or(Ok(()), |at| write!(f, " ({at})"))
     }
 }
 

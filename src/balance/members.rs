@@ -1,8 +1,9 @@
 //! The back ends that a file lists, one per line, read again when it changes.
 
-use super::{member::Member, pool::Pool};
+use super::member::Member;
 use crate::files::{self, Check, Watched};
-use std::{io, path::Path, sync::Arc};
+use std::{io, path::Path};
+use tokio::sync::watch;
 
 /// A line that begins with this says nothing.
 const COMMENT: char = '#';
@@ -10,15 +11,15 @@ const COMMENT: char = '#';
 /// Follows the file.
 pub struct Members {
     file: Watched<Vec<Member>>,
-    pool: Arc<Pool>,
+    listed: watch::Sender<Vec<Member>>,
 }
 
 impl Members {
-    /// Those of the file are `pool`'s from now on; all of them must be of the same kind as `like`.
+    /// Those of the file are `listed` from now on; all of them must be of the same kind as `like`.
     ///
     /// # Errors
     /// What is wrong with the file.
-    pub fn follow(path: &Path, like: Member, pool: Arc<Pool>) -> io::Result<Self> {
+    pub fn follow(path: &Path, like: Member, listed: watch::Sender<Vec<Member>>) -> io::Result<Self> {
         let paths = vec![path.to_owned()];
         let file = Watched::open(paths.clone(), move || {
             let members = read(&paths[0])?;
@@ -30,14 +31,19 @@ impl Members {
                 None => Ok(members),
             }
         })?;
-        Ok(Members { file, pool })
+        Ok(Members { file, listed })
     }
 }
 
 impl Check for Members {
     fn check(&self, asked: bool) {
         self.file.check(asked);
-        self.pool.set_members(&self.file.get());
+        let members = self.file.get();
+        self.listed.send_if_modified(|listed| {
+            let differs = *listed != *members;
+            listed.clone_from(&members);
+            differs
+        });
     }
 }
 

@@ -14,7 +14,9 @@ pub mod health;
 pub mod http;
 pub mod member;
 pub mod members;
+pub mod names;
 pub mod pool;
+pub mod registered;
 pub mod relay;
 pub mod search;
 mod splice;
@@ -37,6 +39,7 @@ use hyper::{
 };
 use member::Member;
 use pool::{Habits, Lease, Pool, Wish};
+use registered::{Follower, Service};
 use search::{Deadlines, Hold, Search};
 use serde_json::{Value, json};
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
@@ -55,6 +58,10 @@ pub struct Settings {
     pub members: Vec<Member>,
     /// Where they are listed instead.
     pub file: Option<PathBuf>,
+    /// Or which registry lists them, and under which name.
+    pub service: Option<Service>,
+    /// How often names are looked up, so that each address is a back end; without it, at each connection.
+    pub lookups: Option<Duration>,
     /// What holds for them.
     pub habits: Habits,
     /// How a topic is served; [`Mode::Undecided`] finds out.
@@ -80,24 +87,32 @@ impl Settings {
         if let Some(file) = &self.file {
             self.members = members::read(file)?;
         }
-        let first = self.members.first().map(Member::topic);
-        if self.members.iter().any(|member| Some(member.topic().is_some()) != first.map(|topic| topic.is_some())) {
+        let topic = self.topic().is_some();
+        if self.members.iter().any(|member| member.topic().is_some() != topic) {
             return Err(io::Error::other(
                 "back ends are either whole servers (http://H:P) or one topic on each (http://H:P/PATH)",
             ));
         }
-        match (self.mode, first.flatten()) {
-            (Mode::Undecided | Mode::Stream, Some(_)) if self.proxied => {
+        match (self.mode, topic) {
+            (Mode::Undecided | Mode::Stream, true) if self.proxied => {
                 Err(io::Error::other("--balance-proxy-protocol is about single clients: add --balance-mode relay"))
             }
-            (Mode::Stream, None) => {
+            (Mode::Stream, false) => {
                 Err(io::Error::other("--balance-mode stream reads one topic: say which, as in http://H:P/PATH"))
             }
-            (Mode::Undecided, None) => {
+            (Mode::Undecided, false) => {
                 self.mode = Mode::Relay;
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// The path of the back ends' topic; `None` where they are whole servers.
+    pub fn topic(&self) -> Option<&str> {
+        match &self.service {
+            Some(service) => service.topic.as_deref(),
+            None => self.members.first().and_then(Member::topic),
         }
     }
 }
@@ -106,6 +121,8 @@ impl Settings {
 pub struct Balancer {
     /// The back ends.
     pub pool: Arc<Pool>,
+    /// What follows the registry that lists them.
+    pub follower: Option<Arc<Follower>>,
     settings: Settings,
     dialer: Dialer,
     /// The path under which a topic of the back ends is served; `None` where they are whole servers.
@@ -116,15 +133,21 @@ pub struct Balancer {
 
 impl Balancer {
     /// In front of `pool`, serving its members' topic at `path`; checks begin.
-    pub fn new(settings: Settings, pool: Arc<Pool>, dialer: Dialer, path: &str) -> Self {
-        let of_topics = settings.members.iter().any(|member| member.topic().is_some());
+    pub fn new(
+        settings: Settings,
+        pool: Arc<Pool>,
+        follower: Option<Arc<Follower>>,
+        dialer: Dialer,
+        path: &str,
+    ) -> Self {
+        let path = settings.topic().map(|_| path.to_owned());
         let dialer = Dialer { timeout: settings.connect_timeout, ..dialer };
         let mode = watch::Sender::new(settings.mode);
         if let Some(checks) = settings.checks.clone() {
             let preface = if settings.proxied { proxied::header(None) } else { Vec::new() };
             tokio::spawn(health::run(pool.clone(), checks, dialer.clone(), preface));
         }
-        Balancer { pool, settings, dialer, path: of_topics.then(|| path.to_owned()), mode, relayed: Arc::new(()) }
+        Balancer { pool, follower, settings, dialer, path, mode, relayed: Arc::new(()) }
     }
 
     /// Whether a request goes to a back end. What is under `/-/` is ours; of a topic that is served from here, only what
@@ -173,7 +196,13 @@ impl Balancer {
 
     /// For the status.
     pub fn describe(&self) -> Value {
-        json!({ "mode": self.mode().name(), "policy": self.pool.habits().policy.to_string(), "relayed": self.relayed(), "backends": self.pool.describe() })
+        json!({
+            "mode": self.mode().name(),
+            "policy": self.pool.habits().policy.to_string(),
+            "relayed": self.relayed(),
+            "registry": self.follower.as_ref().map(|follower| follower.describe()),
+            "backends": self.pool.describe(),
+        })
     }
 
     /// Where a request should go, if that is possible.
@@ -220,7 +249,8 @@ impl Search for Round<'_> {
         loop {
             let lease = self.balancer.pool.take(self.wish, &self.tried).ok_or_else(nobody)?;
             self.tried.push(lease.backend().name());
-            match self.balancer.dialer.connect(&lease.backend().member.url, &self.preface).await {
+            let member = &lease.backend().member;
+            match self.balancer.dialer.at(member.at).connect(&member.url, &self.preface).await {
                 Ok(io) => return Ok((lease, io)),
                 Err(error) => lease.failed(&crate::net::plain_words(&error)),
             }

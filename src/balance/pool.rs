@@ -14,6 +14,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 /// Between two looks for a better one.
@@ -36,6 +37,8 @@ pub struct Habits {
 pub struct Pool {
     habits: Habits,
     backends: Mutex<Vec<Arc<Backend>>>,
+    /// How many have come since the start.
+    arrivals: watch::Sender<u64>,
     /// Tells what becomes of them.
     news: Arc<Topic>,
 }
@@ -52,9 +55,8 @@ pub struct Wish {
 impl Pool {
     /// All taken for well.
     pub fn new(habits: Habits, members: Vec<Member>, news: Arc<Topic>) -> Self {
-        let backends = members.into_iter().map(|member| Arc::new(Backend::new(member, habits.breaker, None)));
-        let backends = Mutex::new(backends.collect());
-        Pool { habits, backends, news }
+        let backends = members.into_iter().map(|member| Arc::new(Backend::new(member, habits.breaker, None))).collect();
+        Pool { habits, backends: Mutex::new(backends), arrivals: watch::Sender::new(0), news }
     }
 
     /// The back ends now.
@@ -64,6 +66,11 @@ impl Pool {
 
     fn list(&self) -> MutexGuard<'_, Vec<Arc<Backend>>> {
         self.backends.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
+    /// Changes when a member comes.
+    pub fn arrivals(&self) -> watch::Receiver<u64> {
+        self.arrivals.subscribe()
     }
 
     /// What holds for all.
@@ -76,7 +83,7 @@ impl Pool {
         let mut list = self.list();
         let before = std::mem::take(&mut *list);
         for member in members {
-            match before.iter().find(|backend| backend.member.url == member.url) {
+            match before.iter().find(|backend| backend.member.is(member)) {
                 Some(backend) => {
                     backend.known().weight = member.weight;
                     list.push(backend.clone());
@@ -85,6 +92,7 @@ impl Pool {
                     info!(backend = %member, "added");
                     self.tell("backend_added", json!({ "backend": member.to_string() }));
                     list.push(Arc::new(Backend::new(member.clone(), self.habits.breaker, Some(Instant::now()))));
+                    self.arrivals.send_modify(|arrivals| *arrivals += 1);
                 }
             }
         }
@@ -160,14 +168,13 @@ impl Pool {
             backend.known().fail(why);
         }
         if backend.set_well(well) {
-            let (name, event) =
-                (backend.member.to_string(), if well { "backend_healthy" } else { "backend_unhealthy" });
+            let name = backend.member.to_string();
             if well {
                 info!(backend = %name, "healthy")
             } else {
                 warn!(backend = %name, why, "unhealthy")
             }
-            self.tell(event, json!({ "backend": name }));
+            self.tell(if well { "backend_healthy" } else { "backend_unhealthy" }, json!({ "backend": name }));
         }
     }
 

@@ -23,7 +23,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tracing::{info, warn};
 use url::Url;
 
@@ -93,8 +93,9 @@ impl Reading {
         // Whoever has no ids is taken only where that was asked for.
         let first = if self.mode() == Mode::Stream { Taken::Any } else { Taken::Ids };
         self.feed.health = self.upstream.health.clone();
-        let (mut lost, mut failures) = (None, 0u32);
+        let (mut lost, mut failures, mut arrivals) = (None, 0u32, self.balancer.pool.arrivals());
         loop {
+            arrivals.borrow_and_update();
             self.feed.takes = if self.feed.position().is_some() { Taken::Kin } else { first };
             match self.round(lost.take(), &connected).await {
                 Round::Lost(whom, lasted) => {
@@ -125,7 +126,9 @@ impl Reading {
             // Everyone gets a chance at once.
             let hasty = failures.saturating_sub(self.balancer.pool.backends().len() as u32);
             if hasty > 0 {
-                tokio::time::sleep(upstream::delay(hasty - 1, self.upstream.retry_max)).await;
+                // Who is new is asked at once.
+                let pause = upstream::delay(hasty - 1, self.upstream.retry_max);
+                let _ = timeout(pause, arrivals.changed()).await;
             }
         }
     }
@@ -161,10 +164,12 @@ impl Reading {
 
     /// Reads one back end until it is lost.
     async fn read(&mut self, lease: &Lease, connected: &watch::Sender<bool>) -> Asked {
-        let url = link_url(&lease.backend().member.url);
-        if self.upstream.url != url {
+        let member = &lease.backend().member;
+        let url = link_url(&member.url);
+        if (&self.upstream.url, self.upstream.dialer.at) != (&url, member.at) {
             self.feed.forget_foreign_id();
             self.upstream.url = url;
+            self.upstream.dialer = self.upstream.dialer.at(member.at);
         }
         let (name, balancer, health) =
             (redacted(&self.upstream.url), self.balancer.clone(), self.upstream.health.clone());
@@ -223,7 +228,7 @@ fn came_of(ended: Failure, opened: Option<Instant>, lease: &Lease, upstream: &Up
 }
 
 /// A topic is read over a link where it can be.
-fn link_url(url: &Url) -> Url {
+pub(super) fn link_url(url: &Url) -> Url {
     let text = url.as_str().replacen("http", "ws", 1);
     Url::parse(&text).unwrap_or_else(|_| url.clone())
 }

@@ -8,12 +8,18 @@ use std::{path::PathBuf, time::Duration};
 #[derive(Args, Debug, Clone, Default)]
 #[allow(missing_docs)]
 pub struct Balance {
-    /// Pass requests on to this back end: H:P, http, https, ws or wss URL, `URL weight=N` (repeat, or a comma list)
+    /// Pass requests on to this back end: H:P, http, https, ws or wss URL, `URL weight=N` (repeat, or a comma list); or to a service of a registry: registry+http://H:P/SERVICE
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub balance: Vec<String>,
     /// Pass requests on to the back ends that this file lists, one per line; read again when it changes
     #[arg(long, value_name = "FILE")]
     pub balance_file: Option<PathBuf>,
+    /// Show the registry that lists back ends the token in this file's first line
+    #[arg(long, value_name = "FILE")]
+    pub balance_registry_token_file: Option<PathBuf>,
+    /// Look up the names of back ends so often, so that each address is one; 0 is at each connection
+    #[arg(long, value_name = "D", value_parser = units::duration, default_value = "30s")]
+    pub balance_lookup: Option<Duration>,
     /// How a topic of back ends is served: stream (read once, readers survive a back end) or relay (bytes) [default: stream where events have ids of ours]
     #[arg(long, value_enum, value_name = "MODE")]
     pub balance_mode: Option<BalanceMode>,

@@ -3,7 +3,14 @@
 use super::{Planned, Refusal, refuse};
 use crate::{
     balance::{
-        Settings, breaker, health::Checks, member::Member, pool::Habits, search::Deadlines, sticky, stream::Mode,
+        Settings, breaker,
+        health::Checks,
+        member::Member,
+        pool::Habits,
+        registered::{self, Service},
+        search::Deadlines,
+        sticky,
+        stream::Mode,
     },
     cli::{Args, Balance, BalanceMode},
     registry::proxy,
@@ -15,9 +22,11 @@ const SECOND: Duration = Duration::from_secs(1);
 /// `None` when nothing is balanced.
 pub fn balancing(args: &Args) -> Planned<Option<Settings>> {
     let typed = &args.balance;
-    let members = typed.balance.iter().filter(|text| !text.trim().is_empty()).map(|text| text.parse());
-    let members: Vec<Member> = members.collect::<Result<_, _>>().map_err(Refusal)?;
-    match (members.is_empty(), &typed.balance_file) {
+    let listed = typed.balance.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
+    let (services, members): (Vec<_>, Vec<_>) = listed.partition(|text| text.starts_with(registered::PREFIX));
+    let service = service(typed, &services, members.len())?;
+    let members: Vec<Member> = members.iter().map(|text| text.parse()).collect::<Result<_, _>>().map_err(Refusal)?;
+    match (members.is_empty() && service.is_none(), &typed.balance_file) {
         (true, None) => return unbalanced(typed).map(|()| None),
         (false, Some(_)) => return refuse("--balance and --balance-file both list back ends: type one of them"),
         _ => check_roles(args)?,
@@ -28,6 +37,8 @@ pub fn balancing(args: &Args) -> Planned<Option<Settings>> {
     let mut settings = Settings {
         members,
         file: typed.balance_file.clone(),
+        service,
+        lookups: typed.balance_lookup.filter(|every| !every.is_zero()),
         mode: match typed.balance_mode {
             None => Mode::Undecided,
             Some(BalanceMode::Stream) => Mode::Stream,
@@ -60,6 +71,22 @@ fn deadlines(args: &Args) -> Deadlines {
 /// How a registry passes requests on to instances.
 pub fn passing_on(args: &Args) -> proxy::Settings {
     proxy::Settings { connect_timeout: connect_timeout(&args.balance), deadlines: deadlines(args) }
+}
+
+/// The service whose instances are balanced, if that was typed.
+fn service(typed: &Balance, services: &[&str], others: usize) -> Planned<Option<Service>> {
+    let token_file = typed.balance_registry_token_file.clone();
+    match services {
+        [] if token_file.is_some() => {
+            refuse("--balance-registry-token-file is for a registry: add --balance registry+http://H:P/SERVICE")
+        }
+        [] => Ok(None),
+        [one] if others == 0 => {
+            let service: Service = one.parse().map_err(Refusal)?;
+            Ok(Some(Service { token_file, ..service }))
+        }
+        _ => refuse("a registry lists all back ends there are: type --balance registry+http://H:P/SERVICE alone"),
+    }
 }
 
 /// What is about back ends says nothing without them.

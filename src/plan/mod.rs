@@ -456,6 +456,11 @@ mod tests {
             ("--balance a:1 --balance-file f", "one of them"),
             ("--balance a:1/x --balance-proxy-protocol", "--balance-mode relay"),
             ("--balance a:1 --sticky-cookie a;b", "--sticky-cookie"),
+            ("--balance registry+http://a:1", "SERVICE"),
+            ("--balance registry+http://a:1/web,b:1", "alone"),
+            ("--balance registry+http://a:1/web --balance-file f", "one of them"),
+            ("--balance registry+http://a:1/web --balance-mode stream", "http://H:P/PATH"),
+            ("--balance a:1 --balance-registry-token-file f", "registry+"),
         ];
         for (line, hint) in table {
             let refusal = meant(line).err().unwrap_or_else(|| panic!("not refused: {line}"));

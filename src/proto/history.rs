@@ -8,6 +8,7 @@ use crate::{
     audience::Viewer,
     event::Event,
     id::{Id, Since},
+    link::POSITION_HEADER,
     log::{Entry, Gap, Item, Start},
     site::Site,
     topic::Topic,
@@ -152,7 +153,7 @@ impl Found {
                 headers.insert(HeaderName::from_static(name), value);
             }
         };
-        put("wsevent-position", self.position(topic, ask).map(|id| id.to_string()));
+        put(POSITION_HEADER, self.position(topic, ask).map(|id| id.to_string()));
         put("wsevent-oldest", topic.log.window().map(|window| window.oldest.to_string()));
         put("wsevent-more", Some(u8::from(self.more).to_string()));
         put("wsevent-gap", self.gap.map(|gap| json::gap_object(&gap).to_string()));

@@ -1,4 +1,5 @@
-//! Another instance's status over HTTP: one small question, one bounded answer, and how long both were on their way.
+//! Another instance asked over HTTP: one small question, one bounded answer. Of a status also how long both were on
+//! their way.
 
 use crate::{net::Dialer, source::http::plain, units::now_us};
 use bytes::Bytes;
@@ -92,6 +93,29 @@ pub async fn ask(dialer: &Dialer, url: &Url, headers: &[(String, String)], wait:
 }
 
 async fn exchange(dialer: &Dialer, url: &Url, headers: &[(String, String)]) -> Result<Told, Silence> {
+    let Exchange { response, sent, got, _driver } = send(dialer, url, headers).await?;
+    Ok(Told { status: read(response).await?, sent, got })
+}
+
+/// A whole answer, whatever its status.
+///
+/// # Errors
+/// Why there is none.
+pub async fn get(dialer: &Dialer, url: &Url, headers: &[(String, String)]) -> Result<Response<Bytes>, Silence> {
+    let Exchange { response, _driver, .. } = send(dialer, url, headers).await?;
+    let (parts, body) = response.into_parts();
+    Ok(Response::from_parts(parts, whole(body).await?))
+}
+
+/// An answer's head, and when it came.
+struct Exchange {
+    response: Response<Incoming>,
+    sent: u64,
+    got: u64,
+    _driver: Abort,
+}
+
+async fn send(dialer: &Dialer, url: &Url, headers: &[(String, String)]) -> Result<Exchange, Silence> {
     let unreachable = |error: &dyn fmt::Display| Silence::Unreachable(error.to_string());
     let io = dialer.dial(url).await.map_err(|error| unreachable(&error))?;
     let shake = hyper::client::conn::http1::handshake(TokioIo::new(io)).await;
@@ -102,8 +126,7 @@ async fn exchange(dialer: &Dialer, url: &Url, headers: &[(String, String)]) -> R
     let request = request(url, headers)?;
     let sent = now_us();
     let response = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
-    let got = now_us();
-    Ok(Told { status: read(response).await?, sent, got })
+    Ok(Exchange { response, sent, got: now_us(), _driver })
 }
 
 /// Ends the connection's task with the question.
@@ -136,11 +159,14 @@ async fn read(response: Response<Incoming>) -> Result<Value, Silence> {
             _ => Silence::NoStatus(text),
         });
     }
-    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-    let body = body.map_err(|error| Silence::NoStatus(error.to_string()))?.to_bytes();
-    let status: Option<Value> = serde_json::from_slice(&body).ok();
+    let status: Option<Value> = serde_json::from_slice(&whole(response.into_body()).await?).ok();
     let ours = |status: &Value| status.get("instance").is_some_and(Value::is_string);
     status.filter(ours).ok_or_else(|| Silence::NoStatus("the answer is no status of ours".into()))
+}
+
+async fn whole(body: Incoming) -> Result<Bytes, Silence> {
+    let body = Limited::new(body, MAX_ANSWER).collect().await;
+    Ok(body.map_err(|error| Silence::NoStatus(error.to_string()))?.to_bytes())
 }
 
 #[cfg(test)]

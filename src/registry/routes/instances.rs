@@ -8,6 +8,7 @@ use super::super::{
     pick::{self, Ask, pick},
     registration::Registration,
 };
+use crate::link::POSITION_HEADER;
 use hyper::{
     StatusCode,
     header::{self, HeaderName},
@@ -15,7 +16,7 @@ use hyper::{
 use serde_json::{Value, json};
 
 /// Where a list stands among the events: who watches from there misses nothing.
-const POSITION: HeaderName = HeaderName::from_static("wsevent-position");
+const POSITION: HeaderName = HeaderName::from_static(POSITION_HEADER);
 
 pub fn register(registry: &Registry, asked: &Asked) -> Result<Answer, Answer> {
     let registration = Registration::read(&asked.body).map_err(|wrong| {
@@ -143,15 +144,12 @@ pub fn service(registry: &Registry, asked: &Asked) -> Result<Answer, Answer> {
 }
 
 impl Registry {
-    /// A list and its position are one look.
+    /// A list and its position are one look, also where there is nothing to list.
     fn list(&self, look: impl FnOnce(&State) -> Result<Value, Answer>) -> Result<Answer, Answer> {
         self.act(|state, _| {
-            let position = self.topic.log.last().map(|id| id.to_string());
-            let answer = look(state).map(|list| match position {
-                Some(position) => Answer::ok(&list).with(POSITION, &position),
-                None => Answer::ok(&list),
-            });
-            (answer, None)
+            let position = self.topic.log.last().map(|id| id.to_string()).unwrap_or_default();
+            let placed = |answer: Answer| answer.with(POSITION, &position);
+            (look(state).map(|list| placed(Answer::ok(&list))).map_err(placed), None)
         })
     }
 }
