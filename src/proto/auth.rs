@@ -4,7 +4,10 @@
 //! A token comes as `Authorization: Bearer`, as a WebSocket subprotocol `bearer.<token>` or as a cookie (browsers cannot
 //! send headers with `WebSocket` and `EventSource`), never in the URL: URLs stand in logs.
 
-use super::subscribe::{Peer, Refusal, is_named_origin};
+use super::{
+    origin::is_named_origin,
+    subscribe::{Peer, Refusal},
+};
 use crate::{
     registry, script,
     site::{Rules, Site},

@@ -1,7 +1,7 @@
 //! A plain GET: the retained events as one JSON array, and the long poll.
 
 use super::{
-    cloudevents, json,
+    cloudevents, json, origin,
     subscribe::{self, Refusal, query_pairs},
 };
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     link::POSITION_HEADER,
     log::{Entry, Gap, Item, Start},
     site::Site,
-    topic::Topic,
+    topic::{Manner, Topic},
     units::{self, now_ms},
 };
 use bytes::{BufMut, BytesMut};
@@ -55,9 +55,9 @@ pub struct Page {
 /// 404 for an unknown topic, 400 with the name of a parameter that cannot be read.
 pub async fn page(site: &Site, parts: &Parts) -> Result<Page, Refusal> {
     let topic = subscribe::find_topic(site, parts)?;
-    subscribe::check_origin(&site.rules, &parts.headers)?;
+    origin::check_page(&site.rules, &topic, &parts.headers)?;
     let mut ask = Ask {
-        viewer: subscribe::viewer(site, &topic, parts, false)?,
+        viewer: subscribe::viewer(site, &topic, parts, false, topic.manner == Manner::Asked)?,
         envelope: site.rules.envelope,
         ..read_ask(parts)?
     };
@@ -65,7 +65,9 @@ pub async fn page(site: &Site, parts: &Parts) -> Result<Page, Refusal> {
         subscribe::wait_for_window(site, &topic).await?;
     }
     let found = if ask.poll { poll(&topic, &mut ask).await } else { collect(&topic, &ask) };
-    Ok(found.render(&topic, &ask))
+    let mut page = found.render(&topic, &ask);
+    origin::allow_page(&site.rules, &topic, &parts.headers, &mut page.headers);
+    Ok(page)
 }
 
 /// What there is, or the first that comes within the time.

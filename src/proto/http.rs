@@ -6,7 +6,7 @@ use super::{
     folder::Page,
     history,
     listen::{self, Opened},
-    publish,
+    origin, publish,
     stream::{Step, Steps},
     subscribe::{self, Peer, Refusal, Subscription},
 };
@@ -104,7 +104,7 @@ async fn respond(site: Arc<Site>, request: Request<Incoming>, permit: Permit, pe
     let mut response = route(site.clone(), request, permit, peer).await.unwrap_or_else(|refusal| refused(&refusal));
     if let Some(asked) = asked {
         // A page may also know why it was refused.
-        subscribe::allow_origin(&site.rules, &asked, response.headers_mut());
+        origin::allow_origin(&site.rules, &asked, response.headers_mut());
     }
     if head { response.map(|_| empty()) } else { response }
 }
@@ -142,7 +142,7 @@ async fn route(
         };
         return Ok(json_answer(answer.status, *answer.headers, answer.body));
     }
-    if let Some(wire) = subscribe::wanted_wire(&parts) {
+    if let Some(wire) = subscribe::wire_here(&site, &parts) {
         let subscription = subscribe::subscribe(&site, &parts, wire).await?;
         return Ok(open_stream(site, subscription, upgrade, permit, peer));
     }
@@ -159,7 +159,7 @@ async fn route(
             let answer = publish::publish(&site, &parts, body).await?;
             Ok(json_answer(StatusCode::OK, HeaderMap::new(), answer.to_string().into()))
         }
-        Method::OPTIONS => Ok(preflight(&site, &parts.headers)),
+        Method::OPTIONS => Ok(preflight(&site, &parts)),
         _ => {
             subscribe::find_topic(&site, &parts)?;
             let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this method means nothing here");
@@ -274,11 +274,14 @@ const ASKED_HEADERS: &str =
     "Last-Event-ID, Authorization, Content-Type, Event-Type, Event-Time, Event-Id, Idempotency-Key";
 
 /// What a browser asks before a request with headers of its own (Fetch §3.2.2).
-fn preflight(site: &Site, asked: &HeaderMap) -> Response<Body> {
+fn preflight(site: &Site, parts: &Parts) -> Response<Body> {
     let mut response = Response::new(empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
-    subscribe::allow_origin(&site.rules, asked, headers);
+    match site.topic(parts.uri.path()) {
+        Some(topic) => origin::allow_page(&site.rules, &topic, &parts.headers, headers),
+        None => origin::allow_origin(&site.rules, &parts.headers, headers),
+    }
     headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, OPTIONS"));
     if headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ASKED_HEADERS));

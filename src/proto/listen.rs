@@ -110,7 +110,7 @@ async fn greet(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, permit: Box
     let parts = match head.await {
         Ok(Ok(Some((mut parts, len)))) => {
             parts.extensions.insert(Peer(peer.ip()));
-            match (site.relay(&parts).await, subscribe::wanted_wire(&parts)) {
+            match (site.relay(&parts).await, subscribe::wire_here(&site, &parts)) {
                 (Some(_), _) if relay::is_ambiguous(&parts) => {
                     let refusal = Refusal::new(StatusCode::BAD_REQUEST, "Content-Length beside Transfer-Encoding");
                     return refuse(&mut stream, &refusal, false).await;

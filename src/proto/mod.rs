@@ -11,6 +11,7 @@ pub mod history;
 pub mod http;
 pub mod json;
 pub mod listen;
+pub mod origin;
 pub mod print;
 pub mod proxied;
 pub mod publish;

@@ -1,7 +1,7 @@
 //! POST to a topic's URL: one event per body, one per NDJSON line, or CloudEvents.
 
 use super::{
-    auth, body, cloudevents,
+    auth, body, cloudevents, origin,
     repeats::{Kept, Turn},
     subscribe::{self, Refusal, query_pairs},
     wire::Wire,
@@ -82,7 +82,7 @@ pub async fn publish(site: &Arc<Site>, parts: &Parts, body: Incoming) -> Result<
         let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "publishing is off here: see --accept-publish");
         return Err(refusal.with(header::ALLOW, "GET"));
     }
-    subscribe::check_origin(&site.rules, &parts.headers)?;
+    origin::check_origin(&site.rules, &parts.headers)?;
     let (key, said) = (key_of(&parts.headers)?, attributes(parts)?);
     let (form, max) = (Form::of(&parts.headers), site.rules.max_message);
     let limit = if form.is_many() { MAX_MANY.max(max) } else { max };

@@ -1,6 +1,6 @@
 //! From a request to a stream subscription: what is asked, whether it is allowed, and the answer's head.
 
-use super::{auth, cloudevents, dialog::Dialog, wire::Wire, ws::deflate};
+use super::{auth, cloudevents, dialog::Dialog, origin, wire::Wire, ws::deflate};
 use crate::{
     audience::{self, Viewer},
     balance::headers::is_forwarded,
@@ -9,8 +9,8 @@ use crate::{
     log::Start,
     matcher::Match,
     registry,
-    site::{Rules, Site},
-    topic::Topic,
+    site::Site,
+    topic::{Manner, Topic},
     units::now_ms,
 };
 use hyper::{
@@ -87,7 +87,16 @@ pub fn wanted_wire(parts: &Parts) -> Option<Wire> {
     if is_upgrade(&parts.headers) {
         return Some(Wire::Ws);
     }
-    accepts(&parts.headers)
+    accepts(&parts.headers).flatten()
+}
+
+/// The same for what is served here: whoever comes to a named stream gets it, unless JSON is asked for.
+pub fn wire_here(site: &Site, parts: &Parts) -> Option<Wire> {
+    wanted_wire(parts).or_else(|| {
+        let says_nothing = parts.method == Method::GET && accepts(&parts.headers).is_none();
+        let is_open = || site.topic(parts.uri.path()).is_some_and(|topic| topic.manner == Manner::Open);
+        (says_nothing && is_open()).then_some(Wire::Sse)
+    })
 }
 
 /// Whether the request asks to become a WebSocket.
@@ -95,8 +104,8 @@ pub fn is_upgrade(headers: &HeaderMap) -> bool {
     has_token(headers, header::UPGRADE, "websocket")
 }
 
-/// The first stream type that `Accept` names, if it comes before JSON.
-fn accepts(headers: &HeaderMap) -> Option<Wire> {
+/// The first type of ours that `Accept` names: a stream, or JSON.
+fn accepts(headers: &HeaderMap) -> Option<Option<Wire>> {
     let types = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut types = types.flat_map(|value| value.split(',')).filter_map(|range| range.split(';').next());
     types.find_map(|range| match range.trim().to_ascii_lowercase().as_str() {
@@ -104,7 +113,7 @@ fn accepts(headers: &HeaderMap) -> Option<Wire> {
         "application/x-ndjson" => Some(Some(Wire::Ndjson)),
         "application/json" => Some(None),
         _ => None,
-    })?
+    })
 }
 
 fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
@@ -132,8 +141,7 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
     }
     let conversation = site.registry.as_ref().filter(|_| registry::http::is_conversation(site, parts));
     let topic = conversation.map_or_else(|| find_topic(site, parts), |registry| Ok(registry.topic().clone()))?;
-    check_origin(&site.rules, &parts.headers)?;
-    let since = wanted_start(parts)?;
+    origin::check_page(&site.rules, &topic, &parts.headers)?;
     let mut headers = HeaderMap::new();
     let (wire, status) = match wire {
         Wire::Ws | Wire::Link => {
@@ -146,7 +154,10 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
     if owner.as_deref().and_then(|owner| owner.split(' ').next()) == Some(&site.instance) {
         return Err(Refusal::new(StatusCode::LOOP_DETECTED, "this instance would be its own upstream"));
     }
-    if wire.is_link() || owner.is_some() {
+    let hop = wire.is_link() || owner.is_some();
+    let asked = hop || topic.manner == Manner::Asked;
+    let since = if asked { wanted_start(parts)? } else { told_start(parts).transpose()? };
+    if hop {
         wait_for_window(site, &topic).await?;
     }
     if wire == Wire::Sse && topic.log.ended() && is_at_end(&topic, since.as_ref()) {
@@ -156,22 +167,24 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
     let wire = if site.rules.envelope && owner.is_none() { wire.enveloped() } else { wire };
     let wire = if site.rules.deflate { agree_to_deflate(wire, &parts.headers, &mut headers) } else { wire };
     describe(site, &topic, wire, &mut headers);
-    allow_origin(&site.rules, &parts.headers, &mut headers);
+    origin::allow_page(&site.rules, &topic, &parts.headers, &mut headers);
     let may_publish = wire.protocol() == Wire::Ws && auth::may_publish(site, parts);
-    let viewer = Arc::new(viewer(site, &topic, parts, is_trusted_hop(site, parts, wire))?);
+    let viewer = viewer(site, &topic, parts, is_trusted_hop(site, parts, wire), asked)?;
     let start = topic.log.seek(since.as_ref(), now_ms());
     let expires = auth::expiry(parts);
     let dialog = conversation.map(|registry| registry::http::converse(site, registry, parts)).transpose()?;
+    let viewer = Arc::new(viewer);
     Ok(Subscription { topic, wire, start, since, status, headers, viewer, owner, may_publish, expires, dialog })
 }
 
-/// Every query parameter is metadata; `match`, or what a registry takes for one, is also the reader's own filter.
+/// Every query parameter is metadata; where parameters can ask for something, `match`, or what a registry takes for one, is
+/// also the reader's own filter.
 ///
 /// # Errors
 /// 400 for a match that is not a JSON object.
-pub fn viewer(site: &Site, topic: &Topic, parts: &Parts, relay: bool) -> Result<Viewer, Refusal> {
+pub fn viewer(site: &Site, topic: &Topic, parts: &Parts, relay: bool, asked: bool) -> Result<Viewer, Refusal> {
     let metadata = audience::from_query(query_pairs(parts));
-    let wanted = metadata.get("match").map(|text| Match::parse(text)).transpose();
+    let wanted = metadata.get("match").filter(|_| asked).map(|text| Match::parse(text)).transpose();
     let wanted = wanted.map_err(|why| Refusal::new(StatusCode::BAD_REQUEST, format!("Invalid match: {why}")))?;
     let wanted = wanted.or_else(|| registry::http::wanted(site, topic, &metadata));
     Ok(Viewer { metadata, relay, wanted: wanted.map(|wanted| topic.wishes.share(wanted)) })
@@ -312,75 +325,29 @@ fn is_at_end(topic: &Topic, since: Option<&Since>) -> bool {
 /// # Errors
 /// 400 with the parameter's name.
 pub fn wanted_start(parts: &Parts) -> Result<Option<Since>, Refusal> {
-    let header = parts.headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?").trim().to_owned());
-    let header = header.filter(|value| !value.is_empty()).map(|value| ("Last-Event-ID", value));
     let query = || {
         let mut pairs = query_pairs(parts).filter(|(_, value)| !value.is_empty());
         pairs.find_map(|(name, value)| match name.as_str() {
-            "since" => Some(("since", value)),
-            "last_event_id" => Some(("last_event_id", value)),
+            "since" | "last_event_id" => Some(start(&name, &value)),
             _ => None,
         })
     };
-    let Some((name, value)) = header.or_else(query) else { return Ok(None) };
-    let invalid = |why| Refusal::new(StatusCode::BAD_REQUEST, format!("Invalid {name}: {why}"));
-    Since::parse(&value).map(Some).map_err(invalid)
+    told_start(parts).or_else(query).transpose()
+}
+
+/// `Last-Event-ID` alone.
+fn told_start(parts: &Parts) -> Option<Result<Since, Refusal>> {
+    let value = parts.headers.get("last-event-id")?.to_str().unwrap_or("?").trim();
+    (!value.is_empty()).then(|| start("Last-Event-ID", value))
+}
+
+fn start(name: &str, value: &str) -> Result<Since, Refusal> {
+    Since::parse(value).map_err(|why| Refusal::new(StatusCode::BAD_REQUEST, format!("Invalid {name}: {why}")))
 }
 
 /// The query string, decoded as forms are.
 pub fn query_pairs(parts: &Parts) -> impl Iterator<Item = (String, String)> {
     form_urlencoded::parse(parts.uri.query().unwrap_or("").as_bytes()).into_owned()
-}
-
-/// A page on the web must not read a stream on somebody's localhost: same origin unless `--allow-origin` says more.
-///
-/// # Errors
-/// 403.
-pub fn check_origin(rules: &Rules, headers: &HeaderMap) -> Result<(), Refusal> {
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-    let allowed = origin.to_str().is_ok_and(|origin| {
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
-        is_same_origin(origin, host) || is_allowed(rules, origin)
-    });
-    let refuse = || Refusal::new(StatusCode::FORBIDDEN, "this origin may not read here: see --allow-origin");
-    if allowed { Ok(()) } else { Err(refuse()) }
-}
-
-fn is_allowed(rules: &Rules, origin: &str) -> bool {
-    rules.allow_origin.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
-}
-
-/// Whether the request comes from no page at all, or from one of the same origin or of an origin that was named: what a
-/// browser sends along by itself counts for these only.
-pub fn is_named_origin(rules: &Rules, headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else { return true };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
-    let named = |origin: &str| rules.allow_origin.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin));
-    origin.to_str().is_ok_and(|origin| is_same_origin(origin, host) || named(origin))
-}
-
-/// The authority of the origin is the Host; default ports may be left out on either side.
-fn is_same_origin(origin: &str, host: &str) -> bool {
-    let Some((scheme, authority)) = origin.split_once("://") else { return false };
-    let default = if scheme == "https" { ":443" } else { ":80" };
-    let bare = |authority: &str| authority.strip_suffix(default).unwrap_or(authority).to_ascii_lowercase();
-    bare(authority) == bare(host)
-}
-
-/// What a page may read beside the answer.
-const TOLD_HEADERS: &str = "Wsevent-Position, Wsevent-Oldest, Wsevent-More, Wsevent-Gap, Retry-After";
-
-/// `Access-Control-Allow-Origin` for an allowed cross origin.
-pub fn allow_origin(rules: &Rules, asked: &HeaderMap, headers: &mut HeaderMap) {
-    let origin = asked.get(header::ORIGIN);
-    if let Some(origin) = origin.filter(|origin| origin.to_str().is_ok_and(|origin| is_allowed(rules, origin))) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(TOLD_HEADERS));
-        if is_named_origin(rules, asked) {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-        }
-        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
-    }
 }
 
 #[cfg(test)]
@@ -395,26 +362,11 @@ mod tests {
     }
 
     #[test]
-    fn same_origin_knows_default_ports() {
-        for (origin, host, same) in [
-            ("http://example.com:80", "example.com:80", true),
-            ("http://example.com", "example.com:80", true),
-            ("http://localhost:8080", "LOCALHOST:8080", true),
-            ("https://localhost", "localhost:443", true),
-            ("http://evil.example", "localhost:8080", false),
-            ("http://localhost:81", "localhost", false),
-            ("null", "localhost", false),
-        ] {
-            assert_eq!(is_same_origin(origin, host), same, "{origin} {host}");
-        }
-    }
-
-    #[test]
     fn accept_chooses_the_first_type_it_names() {
         for (accept, wire) in [
-            ("text/event-stream", Some(Wire::Sse)),
-            ("application/x-ndjson;q=0.9", Some(Wire::Ndjson)),
-            ("application/json, text/event-stream", None),
+            ("text/event-stream", Some(Some(Wire::Sse))),
+            ("application/x-ndjson;q=0.9", Some(Some(Wire::Ndjson))),
+            ("application/json, text/event-stream", Some(None)),
             ("*/*", None),
             ("text/html,application/xhtml+xml", None),
         ] {

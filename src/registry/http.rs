@@ -6,6 +6,7 @@ use crate::{
     proto::{
         auth, body,
         dialog::Dialog,
+        origin,
         subscribe::{self, Peer, Refusal, query_pairs},
     },
     site::Site,
@@ -157,12 +158,12 @@ pub async fn answer(site: &Site, registry: &Registry, parts: &Parts, body: Incom
         Err(refusal) => refusal,
     };
     registry.count(answer.status.is_client_error());
-    subscribe::allow_origin(&site.rules, &parts.headers, &mut answer.headers);
+    origin::allow_origin(&site.rules, &parts.headers, &mut answer.headers);
     answer
 }
 
 async fn asked(site: &Site, parts: &Parts, body: Incoming) -> Result<Asked, Answer> {
-    subscribe::check_origin(&site.rules, &parts.headers)?;
+    origin::check_origin(&site.rules, &parts.headers)?;
     let body = match parts.method {
         Method::GET | Method::HEAD => Map::new(),
         _ => members(&body::read(body, site.rules.max_message, site.rules.handshake_timeout).await?)?,
