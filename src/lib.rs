@@ -9,7 +9,7 @@
 //! |---|---|
 //! | words | [`id`] positions · [`units`] durations and sizes |
 //! | core: no sockets, no flags, no protocol names | [`event`] events, batches · [`pins`] who may hold whom · [`log`] the window · [`recorder`] who keeps it · [`tally`] what became of readers · [`topic`] stages + log · [`topics`] them by path · [`matcher`] field equality · [`wanted`] shared matches · [`audience`] who may see what · [`roll`] who reads now · [`streams`] topics that are named while we run |
-//! | edges | [`link`] what instances say to each other · [`journal`] windows on disk · [`net`], [`tls`], [`sys`] connections · [`files`] what may change · [`token`] who may do what · [`stage`] · [`source`] what supplies a topic · [`proto`] how readers are served · [`balance`] back ends behind one URL · [`registry`] services as events · [`script`] streams and routes that scripts name · [`bench`] what measures streams · [`site`] what a process serves |
+//! | edges | [`link`] what instances say to each other · [`journal`] windows on disk · [`net`], [`tls`], [`sys`] connections · [`files`] what may change · [`token`] who may do what · [`stage`] · [`source`] what supplies a topic · [`proto`] how readers are served · [`balance`] back ends behind one URL · [`registry`] services as events · [`graphql`] subscriptions by name · [`script`] streams and routes that scripts name · [`bench`] what measures streams · [`site`] what a process serves |
 //! | meaning | [`cli`] what was typed · [`plan`] what was meant · [`manual`] the page about it |
 //! | run | [`app`] a plan · [`trace`] a look at a chain |
 //!
@@ -25,6 +25,7 @@ pub mod bench;
 pub mod cli;
 pub mod event;
 pub mod files;
+pub mod graphql;
 pub mod id;
 pub mod journal;
 pub mod link;

@@ -3,6 +3,7 @@
 use crate::{
     balance::Balancer,
     files::Watched,
+    graphql::Subscriptions,
     proto::{
         admin::Inside,
         folder::Folder,
@@ -57,6 +58,8 @@ pub struct Site {
     pub topics: Arc<Topics>,
     /// Those of them that scripts name.
     pub streams: Option<Arc<Streams>>,
+    /// Those that are read by GraphQL operations, too.
+    pub graphql: Option<Arc<Subscriptions>>,
     /// What the listeners allow.
     pub rules: Rules,
     /// Who names streams and answers requests.
@@ -97,6 +100,7 @@ impl Site {
             streams: None,
             scripts: Scripts::default(),
             folder: None,
+            graphql: None,
             rules,
             shards,
             tasks: Arc::new(Tasks::new(tuning)),

@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 5] = [
     ],
     &[
         "link", "journal", "net", "sys", "files", "tls", "token", "stage", "site", "proto", "source", "balance",
-        "registry", "script", "bench",
+        "registry", "graphql", "script", "bench",
     ],
     &["cli", "manual", "plan"],
     &["app", "trace"],

@@ -4,6 +4,7 @@ use super::StartError;
 use crate::{
     cli::StageArg,
     files::Check,
+    graphql::Subscriptions,
     plan::Plan,
     proto::folder::Folder,
     script::{Scripts, World, stage::ScriptStage},
@@ -39,10 +40,13 @@ pub fn set_up(
 ) -> Result<(), StartError> {
     site.folder = plan.folder.as_deref().map(Folder::open).transpose()?;
     let streams = Arc::new(Streams::new(site.topics.clone(), plan.window, plan.policy.clone()));
-    let world = World { streams: streams.clone(), max_message: plan.rules.max_message };
+    let subscriptions = Arc::new(Subscriptions::new(streams.clone()));
+    let world =
+        World { streams: streams.clone(), subscriptions: subscriptions.clone(), max_message: plan.rules.max_message };
     let scripts = Scripts::open(&plan.scripts, plan.script_limits, stages, &world).map_err(not_loaded)?;
     watched.extend(scripts.files().iter().map(|script| script.watched() as Arc<dyn Check>));
     site.streams = (!plan.scripts.is_empty()).then_some(streams);
+    site.graphql = (!plan.scripts.is_empty()).then_some(subscriptions);
     site.scripts = scripts;
     Ok(())
 }
@@ -54,7 +58,8 @@ pub fn set_up(
 pub fn check(plan: &Plan) -> Result<(), StartError> {
     let stages = load_stages(plan, &mut Vec::new())?;
     let streams = Arc::new(Streams::new(Arc::default(), plan.window, None));
-    let world = World { streams, max_message: plan.rules.max_message };
+    let subscriptions = Arc::new(Subscriptions::new(streams.clone()));
+    let world = World { streams, subscriptions, max_message: plan.rules.max_message };
     Scripts::open(&plan.scripts, plan.script_limits, stages, &world).map(drop).map_err(not_loaded)
 }
 

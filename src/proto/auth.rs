@@ -9,7 +9,7 @@ use super::{
     subscribe::{Peer, Refusal},
 };
 use crate::{
-    registry, script,
+    graphql, registry, script,
     site::{Rules, Site},
     token::Grant,
     units::now_ms,
@@ -81,6 +81,8 @@ fn needed(site: &Site, parts: &Parts) -> Option<Right> {
     }
     match (&parts.method, parts.uri.path()) {
         (&Method::OPTIONS, _) | (_, "/-/healthz" | "/-/readyz") => None,
+        // Operations are asked for by every method; what they may read is judged by their topics.
+        _ if graphql::http::is_asked(site, parts) => Some(Right::Subscribe),
         (&Method::POST, _) => Some(Right::Publish),
         (&Method::GET | &Method::HEAD, _) => Some(Right::Subscribe),
         // What a script does for a request is no less than publishing.
@@ -114,7 +116,8 @@ fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
 }
 
-fn grant(parts: &Parts) -> Option<&Arc<Grant>> {
+/// What the request's token allows, where access is controlled.
+pub fn grant(parts: &Parts) -> Option<&Arc<Grant>> {
     parts.extensions.get()
 }
 

@@ -11,7 +11,7 @@ use super::{
     subscribe::{self, Peer, Refusal, Subscription},
     wire::Wire,
 };
-use crate::{balance::relay, registry, script, site::Site, tls::Stream};
+use crate::{balance::relay, graphql, registry, script, site::Site, tls::Stream};
 use bytes::{Bytes, BytesMut};
 use hyper::{HeaderMap, Request, StatusCode, Version, http::request::Parts};
 use std::{any::Any, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -149,7 +149,7 @@ async fn greet(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, permit: Box
 
 /// Whether something else than a topic answers, whatever the request accepts.
 fn is_asked_otherwise(site: &Site, parts: &Parts) -> bool {
-    registry::http::is_asked(site, parts) || script::http::is_asked(site, parts)
+    registry::http::is_asked(site, parts) || script::http::is_asked(site, parts) || graphql::http::is_asked(site, parts)
 }
 
 /// A proxy says who it is that connects (`--proxy-protocol`).

@@ -116,7 +116,8 @@ fn accepts(headers: &HeaderMap) -> Option<Option<Wire>> {
     })
 }
 
-fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+/// Whether a header that is a list has this word.
+pub fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(token))
 }
@@ -208,7 +209,10 @@ fn is_trusted_hop(site: &Site, parts: &Parts, wire: Wire) -> bool {
 pub struct Peer(pub IpAddr);
 
 /// RFC 6455 §4.2. The key is only echoed: it need not be sixteen bytes, as the curl lines that people have show.
-fn upgrade(parts: &Parts, may_link: bool, headers: &mut HeaderMap) -> Result<Wire, Refusal> {
+///
+/// # Errors
+/// What is missing.
+pub fn upgrade(parts: &Parts, may_link: bool, headers: &mut HeaderMap) -> Result<Wire, Refusal> {
     let asked = &parts.headers;
     if parts.version < Version::HTTP_11 {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "an upgrade needs HTTP/1.1"));

@@ -1,6 +1,9 @@
-//! Who named a stream: it is there for as long as any version of any script names it.
+//! Who named a stream or a subscription: it is there for as long as any version of any script names it.
 
-use crate::streams::Streams;
+use crate::{
+    graphql::{Resolve, Subscriptions},
+    streams::Streams,
+};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex},
@@ -9,23 +12,38 @@ use std::{
 /// Each is memory that no bound of an engine sees.
 pub const MAX_NAMED: usize = 10_000;
 
-/// The streams of all scripts, and how many versions name each.
+/// What can be named.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Named {
+    Stream(String),
+    Subscription(String),
+}
+
+/// What all scripts have named, and how many versions name each.
 pub struct Ledger {
     streams: Arc<Streams>,
-    claimed: Mutex<HashMap<String, usize>>,
+    subscriptions: Arc<Subscriptions>,
+    claimed: Mutex<HashMap<Named, usize>>,
 }
 
 impl Ledger {
     /// Nothing is claimed.
-    pub fn new(streams: Arc<Streams>) -> Self {
-        Ledger { streams, claimed: Mutex::default() }
+    pub fn new(streams: Arc<Streams>, subscriptions: Arc<Subscriptions>) -> Self {
+        Ledger { streams, subscriptions, claimed: Mutex::default() }
+    }
+
+    fn remove(&self, named: &Named) {
+        match named {
+            Named::Stream(path) => self.streams.remove(path),
+            Named::Subscription(name) => self.subscriptions.remove(name),
+        }
     }
 }
 
-/// The streams of one version of a script; they end with it, unless somebody else names them, too.
+/// What one version of a script names; it ends with it, unless somebody else names it, too.
 pub struct Claims {
     ledger: Arc<Ledger>,
-    own: Mutex<BTreeSet<String>>,
+    own: Mutex<BTreeSet<Named>>,
 }
 
 impl Claims {
@@ -38,16 +56,31 @@ impl Claims {
     ///
     /// # Errors
     /// When there can be none at this path, or no more.
-    pub fn claim(&self, path: &str) -> Result<(), String> {
+    pub fn stream(&self, path: &str) -> Result<(), String> {
+        let register = |ledger: &Ledger| ledger.streams.register(path).map(drop).map_err(|bad| bad.to_string());
+        self.claim(Named::Stream(path.into()), register)
+    }
+
+    /// Names a subscription, once or again.
+    ///
+    /// # Errors
+    /// When there can be no such one, or no more.
+    pub fn subscription(&self, name: &str, sdl: &str, resolver: Option<Arc<dyn Resolve>>) -> Result<(), String> {
+        let register = |ledger: &Ledger| ledger.subscriptions.register(name, sdl, resolver);
+        let register = |ledger: &Ledger| register(ledger).map_err(|refusal| refusal.to_string());
+        self.claim(Named::Subscription(name.into()), register)
+    }
+
+    fn claim(&self, named: Named, register: impl FnOnce(&Ledger) -> Result<(), String>) -> Result<(), String> {
         let mut own = self.own.lock().unwrap_or_else(|p| p.into_inner());
-        if own.len() >= MAX_NAMED && !own.contains(path) {
+        if own.len() >= MAX_NAMED && !own.contains(&named) {
             return Err(format!("a script names at most {MAX_NAMED} streams"));
         }
         // Nobody may give it up between the two.
         let mut claimed = self.ledger.claimed.lock().unwrap_or_else(|p| p.into_inner());
-        self.ledger.streams.register(path).map_err(|bad| bad.to_string())?;
-        if own.insert(path.to_owned()) {
-            *claimed.entry(path.to_owned()).or_default() += 1;
+        register(&self.ledger)?;
+        if own.insert(named.clone()) {
+            *claimed.entry(named).or_default() += 1;
         }
         Ok(())
     }
@@ -66,12 +99,12 @@ impl Claims {
 impl Drop for Claims {
     fn drop(&mut self) {
         let mut claimed = self.ledger.claimed.lock().unwrap_or_else(|p| p.into_inner());
-        for path in self.own.get_mut().unwrap_or_else(|p| p.into_inner()).iter() {
-            let Some(count) = claimed.get_mut(path) else { continue };
+        for named in self.own.get_mut().unwrap_or_else(|p| p.into_inner()).iter() {
+            let Some(count) = claimed.get_mut(named) else { continue };
             *count -= 1;
             if *count == 0 {
-                claimed.remove(path);
-                self.ledger.streams.remove(path);
+                claimed.remove(named);
+                self.ledger.remove(named);
             }
         }
     }

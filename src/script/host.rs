@@ -1,7 +1,14 @@
 //! What a script's calls of the host do: streams and routes are named, values are sent, lines are logged.
 
-use super::{CONSOLE, claims::Claims, fault::Host, routes::Routes};
+use super::{
+    CONSOLE,
+    claims::Claims,
+    fault::Host,
+    resolver::{Current, Resolver},
+    routes::Routes,
+};
 use crate::{
+    graphql::{Resolve, Subscriptions},
     streams::{Filter, Streams},
     units::printable,
 };
@@ -19,7 +26,7 @@ const MAX_LINE: usize = 16 << 10;
 pub struct Registered {
     /// Its routes.
     pub routes: RwLock<Routes>,
-    /// Its streams.
+    /// Its streams and subscriptions.
     pub streams: Claims,
 }
 
@@ -29,6 +36,10 @@ pub struct Outside {
     pub name: String,
     /// Where it sends.
     pub streams: Arc<Streams>,
+    /// Where it sends by name.
+    pub subscriptions: Arc<Subscriptions>,
+    /// Who says first values.
+    pub current: Current,
     /// What it names.
     pub registered: Arc<Registered>,
     /// Bytes that one event may have.
@@ -50,7 +61,7 @@ impl Host for Outside {
             "send" => self.send(arg(0), arg(1), &Filter::default()),
             "send_filtered" => self.send(arg(0), arg(1), &self.filter(arg(0), arg(2))?),
             "send_all" => self.send_all(arg(0)),
-            "register_subscription" => self.register_subscription(arg(0)),
+            "register_subscription" => self.register_subscription(arg(0), arg(1), arg(2)),
             "send_subscription" => self.send_subscription(arg(0), arg(1), &Filter::default()),
             "send_subscription_filtered" => self.send_subscription(arg(0), arg(1), &self.filter(arg(0), arg(2))?),
             _ => Err(format!("{what} is not known here")),
@@ -60,7 +71,7 @@ impl Host for Outside {
 
 impl Outside {
     fn register_stream(&self, path: &str) -> Said {
-        self.registered.streams.claim(path)?;
+        self.registered.streams.stream(path)?;
         Ok(Some(format!("Stream '{path}' registered")))
     }
 
@@ -79,13 +90,15 @@ impl Outside {
         Ok(None)
     }
 
-    fn register_subscription(&self, name: &str) -> Said {
-        self.streams.register_own(&subscription_path(name));
+    fn register_subscription(&self, name: &str, sdl: &str, resolver: &str) -> Said {
+        let resolver = Resolver { current: self.current.clone(), script: self.name.clone(), name: resolver.into() };
+        let resolver = (!resolver.name.is_empty()).then(|| Arc::new(resolver) as Arc<dyn Resolve>);
+        self.registered.streams.subscription(name, sdl, resolver)?;
         Ok(Some(format!("Subscription '{name}' registered")))
     }
 
     fn send_subscription(&self, name: &str, payload: &str, filter: &Filter) -> Said {
-        let counts = self.streams.send(&subscription_path(name), self.checked(payload)?, filter);
+        let counts = self.subscriptions.send(name, self.checked(payload)?, filter);
         Ok(Some(counts.told(name)))
     }
 
@@ -106,10 +119,6 @@ impl Outside {
             _ => Ok(Bytes::copy_from_slice(payload.as_bytes())),
         }
     }
-}
-
-fn subscription_path(name: &str) -> String {
-    format!("/graphql/subscription/{name}")
 }
 
 /// One line of a script's own in the log.

@@ -2,10 +2,7 @@
 
 use super::{answer::Answer, fault::Fault, request, routes::Found};
 use crate::{
-    proto::{
-        body,
-        subscribe::{self, Refusal},
-    },
+    proto::{body, origin, subscribe::Refusal},
     site::Site,
 };
 use hyper::{
@@ -36,7 +33,7 @@ pub fn is_asked(site: &Site, parts: &Parts) -> bool {
 /// 405 with the methods that there are, whatever is wrong with the body, 500 when the handler fails, 503 when too many
 /// calls wait.
 pub async fn answer(site: &Site, parts: &Parts, body: Incoming) -> Result<Answer, Refusal> {
-    subscribe::check_origin(&site.rules, &parts.headers)?;
+    origin::check_origin(&site.rules, &parts.headers)?;
     let (script, version, handler) = match site.scripts.find(parts.uri.path(), parts.method.as_str()) {
         Some((script, version, Found::Handler(handler))) => (script, version, handler),
         Some((.., Found::Other(methods))) => return Err(not_allowed(&methods)),

@@ -11,6 +11,7 @@ pub mod forms;
 pub mod host;
 pub mod http;
 pub mod request;
+pub mod resolver;
 pub mod routes;
 pub mod runner;
 pub mod stage;
@@ -18,10 +19,11 @@ pub mod thread;
 #[cfg_attr(not(feature = "script"), path = "vm_absent.rs")]
 pub mod vm;
 
-use crate::{files::Watched, streams::Streams};
+use crate::{files::Watched, graphql::Subscriptions, streams::Streams};
 use claims::{Claims, Ledger};
 use fault::{Fault, Limits, Source};
 use host::{Outside, Registered};
+use resolver::Current;
 use routes::Found;
 use runner::Figures;
 use stage::ScriptStage;
@@ -64,6 +66,8 @@ impl Script {
     fn open(path: PathBuf, limits: Limits, ledger: &Arc<Ledger>, world: &World) -> io::Result<Self> {
         let (name, figures) = (path.display().to_string(), Arc::<Figures>::default());
         let (ledger, world, counted) = (ledger.clone(), world.clone(), figures.clone());
+        let current = Current::default();
+        let known = current.clone();
         let load = move || {
             let source = Source::read(&path)?;
             let streams = Claims::new(ledger.clone());
@@ -71,6 +75,8 @@ impl Script {
             let host = Outside {
                 name: source.name.clone(),
                 streams: world.streams.clone(),
+                subscriptions: world.subscriptions.clone(),
+                current: current.clone(),
                 registered: registered.clone(),
                 max_message: world.max_message,
                 warned: AtomicBool::new(false),
@@ -78,8 +84,9 @@ impl Script {
             let engine = Engine::start(source, limits, Arc::new(host), counted.clone())?;
             Ok(Version { engine, registered })
         };
-        let version = Watched::open(vec![PathBuf::from(&name)], load)?;
-        Ok(Script { name, figures, limits, version: Arc::new(version) })
+        let version = Arc::new(Watched::open(vec![PathBuf::from(&name)], load)?);
+        let _ = known.set(Arc::downgrade(&version));
+        Ok(Script { name, figures, limits, version })
     }
 
     /// How many streams its version names.
@@ -103,6 +110,8 @@ impl Script {
 pub struct World {
     /// Where they send.
     pub streams: Arc<Streams>,
+    /// Where they send by name.
+    pub subscriptions: Arc<Subscriptions>,
     /// Bytes that one event may have.
     pub max_message: usize,
 }
@@ -120,7 +129,7 @@ impl Scripts {
     /// # Errors
     /// The first that does not load.
     pub fn open(files: &[PathBuf], limits: Limits, stages: Vec<ScriptStage>, world: &World) -> io::Result<Self> {
-        let ledger = Arc::new(Ledger::new(world.streams.clone()));
+        let ledger = Arc::new(Ledger::new(world.streams.clone(), world.subscriptions.clone()));
         let open = |path: &PathBuf| Script::open(path.clone(), limits, &ledger, world);
         Ok(Scripts { files: files.iter().map(open).collect::<Result<_, _>>()?, stages })
     }

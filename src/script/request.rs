@@ -1,6 +1,7 @@
 //! A request as a handler sees it.
 
 use super::forms;
+use crate::graphql::Call;
 use hyper::{HeaderMap, Method, http::request::Parts};
 use serde_json::{Map, Value, json};
 
@@ -26,6 +27,24 @@ pub fn call(parts: &Parts, body: &[u8], script: &str, handler: &str) -> Result<S
         "request": request,
     });
     Ok(call.to_string())
+}
+
+/// The argument of a resolver's call, as JSON.
+pub fn subscription_call(asked: &Call, script: &str, resolver: &str) -> String {
+    let call = json!({
+        "kind": "graphqlSubscription",
+        "scriptUri": script,
+        "handlerName": resolver,
+        "args": asked.args,
+        "request": {
+            "path": asked.path,
+            "method": asked.method.as_str(),
+            "headers": headers(&asked.headers),
+            "query": asked.query,
+            "form": {},
+        },
+    });
+    call.to_string()
 }
 
 /// Whether a request with this method has a body that a handler wants.

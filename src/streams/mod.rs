@@ -104,24 +104,37 @@ impl Streams {
     /// When there can be none.
     pub fn register(&self, path: &str) -> Result<bool, BadPath> {
         check(path)?;
-        Ok(self.open(path, Use::Common).is_some())
+        Ok(self.open(path, Use::Common).1)
     }
 
-    /// The same below a path of the process's own, for what is sent by name only.
-    pub fn register_own(&self, path: &str) -> Option<Arc<Topic>> {
-        self.open(path, Use::Own)
+    /// The stream for what is sent by name only, below a path of the process's own; it is at all of these.
+    ///
+    /// # Errors
+    /// When there can be none.
+    pub fn register_own(&self, paths: &[String]) -> Result<Arc<Topic>, BadPath> {
+        let [path, others @ ..] = paths else { return Err(BadPath("a stream needs a path".into())) };
+        paths.iter().try_for_each(|path| check_letters(path))?;
+        let (topic, _) = self.open(path, Use::Own);
+        let mut named = self.named();
+        for other in others {
+            self.topics.add_at(spelled(other), topic.clone());
+            named.closed.remove(&spelled(other));
+            named.open.insert(spelled(other), (topic.clone(), Use::Own));
+        }
+        Ok(topic)
     }
 
-    fn open(&self, path: &str, what_for: Use) -> Option<Arc<Topic>> {
+    /// The stream at this path, and whether it is new.
+    fn open(&self, path: &str, what_for: Use) -> (Arc<Topic>, bool) {
         let path = spelled(path);
         let mut named = self.named();
-        if named.open.contains_key(&path) {
-            return None;
+        if let Some((topic, _)) = named.open.get(&path) {
+            return (topic.clone(), false);
         }
         let topic = named.closed.remove(&path).unwrap_or_else(|| Arc::new(self.topic(&path)));
         self.topics.add(topic.clone());
         named.open.insert(path, (topic.clone(), what_for));
-        Some(topic)
+        (topic, true)
     }
 
     fn topic(&self, path: &str) -> Topic {
@@ -170,6 +183,17 @@ fn send(topic: &Topic, payload: Bytes, filter: &Filter) -> Counts {
 /// # Errors
 /// What is wrong with the path.
 fn check(path: &str) -> Result<(), BadPath> {
+    check_letters(path)?;
+    let below =
+        |reserved: &&&str| path.strip_prefix(**reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    match RESERVED.iter().find(below) {
+        Some(reserved) => Err(BadPath(format!("stream path {path:?} is below {reserved}, which is reserved"))),
+        None => Ok(()),
+    }
+}
+
+/// The same for a path of the process's own.
+fn check_letters(path: &str) -> Result<(), BadPath> {
     let bad = |why: &str| Err(BadPath(format!("stream path {path:?} {why}")));
     let len = path.chars().count();
     if !path.starts_with('/') {
@@ -184,12 +208,7 @@ fn check(path: &str) -> Result<(), BadPath> {
     if path.split('/').any(|segment| segment == "..") {
         return bad("must not contain a .. segment");
     }
-    let below =
-        |reserved: &&&str| path.strip_prefix(**reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    match RESERVED.iter().find(below) {
-        Some(reserved) => bad(&format!("is below {reserved}, which is reserved")),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -239,9 +258,12 @@ mod tests {
             assert_eq!(counts, Counts { successful, failed: 0 }, "{said}");
         }
         assert_eq!(streams.register("/other"), Ok(true));
-        streams.register_own("/graphql/subscription/x").expect("a topic").roll.enter(&view(""));
+        let own = streams.register_own(&["/graphql/subscription/x".into(), "/also/x".into()]).expect("a topic");
+        own.roll.enter(&view(""));
         assert_eq!(streams.send_all(&"x".into()).successful, 3);
-        assert_eq!(streams.send("/graphql/subscription/x", "x".into(), &filter("")).successful, 1);
+        for path in ["/graphql/subscription/x", "/also/x"] {
+            assert_eq!(streams.send(path, "x".into(), &filter("")).successful, 1);
+        }
     }
 
     #[test]

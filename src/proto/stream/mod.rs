@@ -61,6 +61,11 @@ impl Tasks {
         }
     }
 
+    /// What holds for readers.
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
+    }
+
     /// How many there are now.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
