@@ -185,6 +185,16 @@ fn requests_that_two_servers_could_read_differently_go_nowhere() {
         "GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n folded: b\r\n\r\n".into(),
         "GET / HTTP/1.1\r\nHost: h\r\nX : a\r\n\r\n".into(),
         "GET / HTTP/1.1\r\nHost: h\r\nX: a\rb\r\n\r\n".into(),
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n".into(),
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding : chunked\r\nContent-Length: 4\r\n\r\nabcd".into(),
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n".into(),
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n".into(),
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4, 5\r\n\r\nabcde".into(),
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0x4\r\n\r\nabcd".into(),
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 18446744073709551616\r\n\r\nabcd".into(),
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length\0: 4\r\n\r\nabcd".into(),
+        "GET /a b HTTP/1.1\r\nHost: h\r\n\r\n".into(),
+        "GET / HTTP/1.1\r\n Host: h\r\n\r\n".into(),
     ];
     wrong.push(format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(100 << 10)));
     for request in wrong {
@@ -256,6 +266,18 @@ fn what_is_for_others_does_not_pass_to_a_relayed_link() {
     assert_eq!(raw::post(hub.url(), "for all\n").status, 200);
     assert_eq!(direct.lines(2), ["for admins", "for all"]);
     assert_eq!(relayed.lines(1), ["for all"]);
+}
+
+#[test]
+fn who_traces_a_relay_is_told_whom_to_trace() {
+    let hub = hub();
+    let whole = in_front_of([hub.address()], "");
+    let topic = in_front_of([hub.url()], "--balance-mode relay --serve-path /room");
+    for url in [whole.ws_url(), topic.ws_url()] {
+        let done = Wsevent::new(["trace", "--count", "1", &url]).run();
+        let hint = format!("a balancer relays bytes there: trace {}\n", hub.url());
+        assert!(done.code != 0 && done.stderr.ends_with(&hint), "{done:?}");
+    }
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 mod balancer;
 mod common;
+mod netns;
 
 use balancer::{forwarder, hub, read_by, readers, ready, status, topic};
 use common::{
     Running, Wsevent, eventually,
     raw::{self, Raw, Server},
 };
+use netns::Machine;
 use std::{
     sync::{
         Arc,
@@ -146,6 +148,32 @@ fn publish_numbers(hub: &Running, enough: Arc<AtomicBool>, last: Arc<AtomicU64>)
     })
 }
 
+/// A stream's reader asks nobody while it has somebody: who was left alone is tried all the same.
+#[test]
+fn a_back_end_that_nobody_needs_is_found_well_again() {
+    let hub = hub();
+    let [mut a, mut b] = [forwarder(&hub), forwarder(&hub)];
+    let options = "--breaker-failures 1 --breaker-base 200ms --breaker-cap 200ms";
+    let balancer = in_front_of(&[&a, &b], options);
+    ready(&balancer);
+    let (at_a, at_b) = (format!("{}/events", a.address()), format!("{}/events", b.address()));
+    a.kill9();
+    b.kill9();
+    let is = |address: &str, closed: bool| {
+        let state = || balancer::backend(&balancer, address)["breaker"].clone();
+        eventually("a verdict", || ((state() == "closed") == closed).then_some(()));
+    };
+    is(&at_a, false);
+    is(&at_b, false);
+    b.start_again();
+    let read = || status(&balancer)["upstreams"][0].clone();
+    eventually("the one that is back", || (read()["state"] == "connected").then_some(()));
+    assert_eq!(read()["url"], b.ws_url());
+    a.start_again();
+    is(&at_a, true);
+    assert_eq!(read()["url"], b.ws_url());
+}
+
 #[test]
 fn another_origin_goes_on_behind_a_gap_without_a_disconnect() {
     let mut hubs = [hub(), hub()];
@@ -282,4 +310,83 @@ fn readers_wait_for_the_first_back_end() {
     readers(&balancer, 1);
     post(&hub, "at last");
     assert_eq!(sse_event(&mut stream), "at last");
+}
+
+/// Two forwarders of this hub on machines of their own; none where there can be no such machines.
+fn far_forwarders(hub: &Running) -> Option<([Machine; 2], [Running; 2])> {
+    let machines = [Machine::new()?, Machine::new()?];
+    let forwarders = machines.each_ref().map(|machine| {
+        let upstream = format!("http://{}:{}/events", machine.our_address(), hub.port());
+        machine.wsevent(&format!("--consume {upstream}")).serve()
+    });
+    // By their own addresses, not as `localhost`.
+    let is_ready = |far: &Running| raw::get(&far.url().replace("/events", "/-/readyz")).status == 200;
+    forwarders.iter().for_each(|far| eventually("readiness", || is_ready(far).then_some(())));
+    Some((machines, forwarders))
+}
+
+/// A machine that loses its network says no goodbye: no FIN, no reset, nothing.
+#[test]
+fn a_reader_does_not_notice_that_a_machine_vanishes() {
+    let hub = Wsevent::line("--no-produce --serve-address :0").serve();
+    let Some((machines, mut forwarders)) = far_forwarders(&hub) else { return };
+    let urls = forwarders.each_ref().map(|far| far.url().to_owned());
+    let options = "--health-path /-/readyz --health-interval 200ms --connect-timeout 1s --handshake-timeout 1s";
+    let balancer = balancer::in_front_of(&urls, options);
+    ready(&balancer);
+    let last = Arc::new(AtomicU64::new(0));
+    let mut counting = Vec::new();
+    for _ in 0..2 {
+        let (mut socket, mut stream) = (Raw::websocket(balancer.url()), sse(balancer.url()));
+        counting.push(count_to(last.clone(), move || socket.read_message().expect("no disconnect").text()));
+        counting.push(count_to(last.clone(), move || sse_event(&mut stream)));
+    }
+    readers(&balancer, counting.len());
+    let enough = Arc::new(AtomicBool::new(false));
+    let publisher = publish_numbers(&hub, enough.clone(), last.clone());
+    for _ in 0..2 {
+        let vanished = read_by(&balancer, &mut forwarders).url().to_owned();
+        let machine = &machines[urls.iter().position(|url| *url == vanished).expect("one of them")];
+        machine.cut();
+        eventually("the other one", || (read_by(&balancer, &mut forwarders).url() != vanished).then_some(()));
+        machine.mend();
+        let well = || balancer::backend(&balancer, vanished.trim_start_matches("http://"))["healthy"] == true;
+        eventually("its return", || well().then_some(()));
+    }
+    enough.store(true, Ordering::Relaxed);
+    let published = publisher.join().expect("a publisher");
+    for reader in counting {
+        assert_eq!(reader.join().expect("a reader that lost nothing"), published);
+    }
+    assert_eq!(topic(&balancer)["gaps"], 0);
+}
+
+#[test]
+fn new_connections_go_elsewhere_when_a_machine_vanishes() {
+    let hub = Wsevent::line("--no-produce --serve-address :0").serve();
+    let Some((machines, forwarders)) = far_forwarders(&hub) else { return };
+    let addresses = forwarders.each_ref().map(|far| {
+        let (host, port, _) = raw::split_url(far.url());
+        format!("{host}:{port}")
+    });
+    let balancer = balancer::in_front_of(
+        &addresses,
+        "--connect-timeout 500ms --breaker-failures 1 --breaker-base 1h --breaker-cap 1h",
+    );
+    let mut before = [Raw::websocket(balancer.url()), Raw::websocket(balancer.url())];
+    let taken = |nth: usize| balancer::backend(&balancer, &addresses[nth])["active"].clone();
+    assert_eq!([taken(0), taken(1)], [1, 1]);
+    machines[0].cut();
+    let mut after: Vec<Raw> = (0..4).map(|_| Raw::websocket(balancer.url())).collect();
+    assert_eq!(balancer::backend(&balancer, &addresses[0])["breaker"], "open");
+    assert_eq!(taken(1), 5);
+    post(&hub, "on the other one");
+    for socket in &mut after {
+        assert_eq!(socket.read_message().expect("an event").text(), "on the other one");
+    }
+    // Who is on a line that was cut hears of nothing, until it is mended.
+    machines[0].mend();
+    for socket in &mut before {
+        assert_eq!(socket.read_message().expect("an event").text(), "on the other one");
+    }
 }

@@ -18,7 +18,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Connects again and again, each time for one answer; any failure counts.
@@ -96,9 +96,9 @@ fn publish(hub: &Running, enough: Arc<AtomicBool>, last: Arc<AtomicU64>) -> Join
 #[test]
 fn a_balancer_is_replaced_twice_under_load() {
     let hub = hub();
-    let forwarders = [forwarder(&hub), forwarder(&hub)];
-    let urls = forwarders.each_ref().map(Running::url);
-    let mut running = in_front_of(urls, "--reuse-port");
+    let mut forwarders = [forwarder(&hub), forwarder(&hub), forwarder(&hub)];
+    let urls = forwarders.each_ref().map(|forwarder| forwarder.url().to_owned());
+    let mut running = in_front_of(&urls, "--reuse-port");
     let port = running.port();
     let (enough, done, last) =
         (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
@@ -109,8 +109,12 @@ fn a_balancer_is_replaced_twice_under_load() {
     let publisher = publish(&hub, enough.clone(), last);
     let knocking = [knock(port, done.clone()), knock(port, done.clone())];
     for _ in 0..2 {
+        for forwarder in &mut forwarders {
+            forwarder.restart();
+            balancer::ready(forwarder);
+        }
         let options = format!("--reuse-port --drain-spread 200ms --serve-address localhost:{port}");
-        let next = in_front_of(urls, &options);
+        let next = in_front_of(&urls, &options);
         next.said("connected");
         running.signal("TERM");
         assert_eq!(running.wait(), 128 + 15);
@@ -146,6 +150,32 @@ fn a_relayed_stream_ends_within_the_drain() {
     assert_eq!(socket.read_frame(), None);
     stream.read_to_end();
     assert_eq!(balancer.wait(), 128 + 15);
+}
+
+/// Whoever asks for a new version waits for the old one's end: it comes, also where nobody answers its goodbyes.
+#[test]
+fn who_never_leaves_does_not_keep_a_process_that_was_asked_to_end() {
+    // Eight seconds, and time for a crowded machine.
+    const BOUND: Duration = Duration::from_secs(8 + 4);
+    let hub = hub();
+    for backend in [hub.address(), hub.url().to_owned()] {
+        let mut balancer = in_front_of([&backend], "--reuse-port --drain-spread 1s");
+        balancer.said("serving");
+        let sockets: Vec<Raw> = (0..20).map(|_| Raw::websocket(balancer.url())).collect();
+        let streams: Vec<Raw> = (0..20)
+            .map(|_| {
+                let mut stream = Raw::connect("localhost", balancer.port());
+                stream.send("GET /events HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\n\r\n");
+                assert_eq!(stream.read_head().status, 200);
+                stream
+            })
+            .collect();
+        balancer.signal("TERM");
+        let asked = Instant::now();
+        assert_eq!(balancer.wait(), 128 + 15);
+        assert!(asked.elapsed() < BOUND, "{backend}: {:?}", asked.elapsed());
+        drop((sockets, streams));
+    }
 }
 
 /// A process on a socket that somebody else keeps.

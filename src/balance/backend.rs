@@ -100,6 +100,12 @@ impl Backend {
             }
     }
 
+    /// Whether somebody may find out that it is well again, and nobody does.
+    pub(super) fn is_to_be_tried(&self) -> bool {
+        let known = self.known();
+        known.breaker.state() == State::HalfOpen && !known.trial
+    }
+
     /// What an active check found, `fall` bad ones or `rise` good ones in a row. Says whether that is new.
     pub(super) fn set_well(&self, well: bool) -> bool {
         let mut known = self.known();

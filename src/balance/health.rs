@@ -1,6 +1,6 @@
 //! Active checks: each back end is asked now and then whether it is well, and left out while it is not.
 
-use super::{answer::Answer, backend::Backend, pool::Pool};
+use super::{answer::Answer, backend::Backend, is_failure, pool::Pool, search::Hold};
 use crate::net::{Dialer, plain_words};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
@@ -69,13 +69,34 @@ fn judge(pool: &Pool, checks: &Checks, backend: &Backend, fault: Option<String>,
 /// # Errors
 /// Why it is not.
 pub async fn ask(url: &Url, path: &str, dialer: &Dialer, preface: &[u8]) -> Result<(), String> {
+    match status(url, path, dialer, preface).await? {
+        200..=399 => Ok(()),
+        status => Err(format!("it answered {status} to the check")),
+    }
+}
+
+/// Finds out whether back ends of a topic are well again whose breakers let them be tried, for ever: who reads the topic
+/// asks nobody while it has somebody.
+pub async fn try_again(pool: Arc<Pool>, dialer: Dialer, patience: Duration) {
+    loop {
+        let lease = pool.take_to_try().await;
+        let member = &lease.backend().member;
+        let (path, dialer) = (member.topic().unwrap_or("/"), dialer.at(member.at));
+        match timeout(patience, status(&member.url, path, &dialer, &[])).await {
+            Ok(Ok(status)) if is_failure(status) => lease.failed(&format!("it answered {status}")),
+            Ok(Ok(_)) => lease.succeeded(),
+            Ok(Err(why)) => lease.failed(&why),
+            Err(_) => lease.failed("no answer in time"),
+        }
+    }
+}
+
+/// What it answers.
+async fn status(url: &Url, path: &str, dialer: &Dialer, preface: &[u8]) -> Result<u16, String> {
     let mut connection = dialer.connect(url, preface).await.map_err(|error| plain_words(&error))?;
     let host = &url[Position::BeforeHost..Position::AfterPort];
     let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nUser-Agent: wsevent\r\n\r\n");
     // What was said before a connection broke still counts: reading tells how it ended.
     let _ = connection.io().write_all(head.as_bytes()).await;
-    match Answer::read(connection.io(), false).await?.status {
-        200..=399 => Ok(()),
-        status => Err(format!("it answered {status} to the check")),
-    }
+    Ok(Answer::read(connection.io(), false).await?.status)
 }

@@ -5,13 +5,14 @@
 //! put together again by the HTTP library ([`http`]). A topic whose events have ids of ours is read once and served from
 //! a log here, so that its readers do not notice which back end is there ([`stream`]).
 
-mod answer;
+pub mod answer;
 pub mod backend;
 pub mod breaker;
 pub mod choice;
 pub mod headers;
 pub mod health;
 pub mod http;
+pub mod lease;
 pub mod member;
 pub mod members;
 pub mod names;
@@ -37,8 +38,9 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
 };
+use lease::Lease;
 use member::Member;
-use pool::{Habits, Lease, Pool, Wish};
+use pool::{Habits, Pool, Wish};
 use registered::{Follower, Service};
 use search::{Deadlines, Hold, Search};
 use serde_json::{Value, json};

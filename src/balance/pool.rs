@@ -4,8 +4,8 @@ use super::{
     backend::Backend,
     breaker::{self, State},
     choice::{Candidate, Policy, choose},
+    lease::Lease,
     member::Member,
-    search::Hold,
 };
 use crate::{event::Event, topic::Topic, units::now_ms};
 use bytes::Bytes;
@@ -14,8 +14,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
-use tracing::{debug, info, warn};
+use tokio::sync::{Notify, watch};
+use tracing::{info, warn};
 
 /// Between two looks for a better one.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -39,6 +39,8 @@ pub struct Pool {
     backends: Mutex<Vec<Arc<Backend>>>,
     /// How many have come since the start.
     arrivals: watch::Sender<u64>,
+    /// One of them may be tried again, and nobody does.
+    pub(super) triable: Notify,
     /// Tells what becomes of them.
     news: Arc<Topic>,
 }
@@ -56,7 +58,7 @@ impl Pool {
     /// All taken for well.
     pub fn new(habits: Habits, members: Vec<Member>, news: Arc<Topic>) -> Self {
         let backends = members.into_iter().map(|member| Arc::new(Backend::new(member, habits.breaker, None))).collect();
-        Pool { habits, backends: Mutex::new(backends), arrivals: watch::Sender::new(0), news }
+        Pool { habits, backends: Mutex::new(backends), arrivals: watch::Sender::new(0), triable: Notify::new(), news }
     }
 
     /// The back ends now.
@@ -136,7 +138,7 @@ impl Pool {
     }
 
     /// Whether this one has more connections than its share of all.
-    fn has_surplus(&self, backend: &Arc<Backend>) -> bool {
+    pub(super) fn has_surplus(&self, backend: &Arc<Backend>) -> bool {
         if matches!(self.habits.policy, Policy::Hash(_)) {
             return false;
         }
@@ -162,6 +164,17 @@ impl Pool {
         }
     }
 
+    /// One that may be tried again, and that nobody tries; waits for it.
+    pub async fn take_to_try(self: &Arc<Self>) -> Lease {
+        loop {
+            let found = self.list().iter().find(|backend| backend.is_to_be_tried()).cloned();
+            match found {
+                Some(backend) => return Lease::new(self.clone(), backend),
+                None => self.triable.notified().await,
+            }
+        }
+    }
+
     /// What active checks found out about one.
     pub fn judge(&self, backend: &Backend, well: bool, why: &str) {
         if !well {
@@ -183,7 +196,7 @@ impl Pool {
         self.list().iter().map(|backend| backend.describe()).collect()
     }
 
-    fn turned(self: &Arc<Self>, backend: &Arc<Backend>, to: Option<State>) {
+    pub(super) fn turned(self: &Arc<Self>, backend: &Arc<Backend>, to: Option<State>) {
         let Some(state) = to else { return };
         let name = backend.member.to_string();
         match state {
@@ -196,7 +209,10 @@ impl Pool {
                     pool.turned(&backend, turned);
                 });
             }
-            State::HalfOpen => info!(backend = %name, "tried again"),
+            State::HalfOpen => {
+                info!(backend = %name, "tried again");
+                self.triable.notify_one();
+            }
             State::Closed => info!(backend = %name, "well again"),
         }
         let mut data = json!({ "backend": name });
@@ -220,83 +236,11 @@ fn shares(all: &[Candidate], more: usize) -> f64 {
     (active + more) as f64 / weight
 }
 
-/// One request's or connection's hold on a back end.
-pub struct Lease {
-    pool: Arc<Pool>,
-    backend: Arc<Backend>,
-    /// This is the one that finds out whether a half open one is well.
-    trial: bool,
-}
-
-impl Lease {
-    fn new(pool: Arc<Pool>, backend: Arc<Backend>) -> Self {
-        let mut known = backend.known();
-        known.active += 1;
-        known.taken += 1;
-        let trial = known.breaker.state() == State::HalfOpen && !known.trial;
-        known.trial |= trial;
-        drop(known);
-        Lease { pool, backend, trial }
-    }
-
-    /// Who it is.
-    pub fn backend(&self) -> &Backend {
-        &self.backend
-    }
-}
-
-impl Hold for Lease {
-    fn succeeded(&self) {
-        let mut known = self.backend.known();
-        known.trial = false;
-        let turned = known.breaker.succeeded();
-        if turned.is_some() {
-            known.since = Some(Instant::now());
-        }
-        drop(known);
-        self.pool.turned(&self.backend, turned);
-    }
-
-    fn failed(&self, why: &str) {
-        let mut known = self.backend.known();
-        known.trial = false;
-        known.fail(why);
-        let turned = known.breaker.failed(Instant::now());
-        let is_news = known.breaker.failures() == 1;
-        drop(known);
-        if is_news {
-            warn!(backend = %self.backend.member, why, "failed");
-        } else {
-            debug!(backend = %self.backend.member, why, "failed again");
-        }
-        self.pool.turned(&self.backend, turned);
-    }
-
-    /// `--max-age`: only the surplus moves.
-    async fn has_aged(&self) {
-        let Some(max_age) = self.pool.habits.max_age else { return std::future::pending().await };
-        loop {
-            // Not all at once: between the half and the whole of it.
-            tokio::time::sleep(max_age.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
-            if self.pool.has_surplus(&self.backend) {
-                return;
-            }
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let mut known = self.backend.known();
-        known.active -= 1;
-        known.trial &= !self.trial;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
+        balance::search::Hold,
         id::Epoch,
         log::{Limits, Log, Numbering},
     };

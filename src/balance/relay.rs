@@ -8,7 +8,7 @@ use super::{
     answer::Answer,
     headers::{self, Arrival},
     is_failure,
-    pool::Lease,
+    lease::Lease,
     search::{Hold, Search},
     splice::{self, Ways},
 };

@@ -4,11 +4,7 @@
 //! epoch and view agree (forwarders of one origin, LINKS 3, 5, 6) no reader notices. Where nobody goes on there, another
 //! origin's stream follows behind a gap, and is numbered here.
 
-use super::{
-    Balancer,
-    pool::{Lease, Wish},
-    search::Hold,
-};
+use super::{Balancer, health, lease::Lease, pool::Wish, search::Hold};
 use crate::{
     net::redacted,
     site::Site,
@@ -23,7 +19,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tracing::{info, warn};
 use url::Url;
 
@@ -93,6 +89,9 @@ impl Reading {
         // Whoever has no ids is taken only where that was asked for.
         let first = if self.mode() == Mode::Stream { Taken::Any } else { Taken::Ids };
         self.feed.health = self.upstream.health.clone();
+        let mut trying = JoinSet::new();
+        let (pool, dialer) = (self.balancer.pool.clone(), self.balancer.dialer.clone());
+        trying.spawn(health::try_again(pool, dialer, self.balancer.settings.deadlines.answer));
         let (mut lost, mut failures, mut arrivals) = (None, 0u32, self.balancer.pool.arrivals());
         loop {
             arrivals.borrow_and_update();
@@ -208,7 +207,10 @@ fn came_of(ended: Failure, opened: Option<Instant>, lease: &Lease, upstream: &Up
         lease.failed(&reason);
     };
     match (ended, opened) {
-        (Failure::Ended, _) => Asked::Ended,
+        (Failure::Ended, _) => {
+            lease.succeeded();
+            Asked::Ended
+        }
         (Failure::Lost(reason, _), Some(opened)) => {
             let reason = printable(&reason);
             warn!(upstream = %redacted(&upstream.url), %reason, "lost");
@@ -223,7 +225,10 @@ fn came_of(ended: Failure, opened: Option<Instant>, lease: &Lease, upstream: &Up
             failed(&reason);
             Asked::Stranger
         }
-        (Failure::Stranger | Failure::Moved, _) => Asked::Stranger,
+        (Failure::Stranger | Failure::Moved, _) => {
+            lease.succeeded();
+            Asked::Stranger
+        }
     }
 }
 

@@ -146,9 +146,13 @@ fn check_roles(args: &Args) -> Planned<()> {
         ),
         ("--produce", args.produce.produce.is_some()),
         ("--accept-publish", args.serve.accept_publish == Some(true)),
-        ("--journal", args.window.journal.is_some()),
         ("--no-serve", args.serve.no_serve == Some(true)),
     ];
+    if args.window.journal.is_some() {
+        return refuse(
+            "a balancer keeps nothing that its back ends do not: type --journal DIR there, or in a hop of its own, as in wsevent --consume ws://H:P/events --journal DIR",
+        );
+    }
     match others.iter().find(|(_, typed)| *typed) {
         Some((option, _)) => refuse(format!("--balance passes on what back ends say: drop {option}")),
         None if !args.stages.order.is_empty() => {

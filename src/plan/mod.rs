@@ -456,6 +456,7 @@ mod tests {
             ("--balance a:1 --balance-file f", "one of them"),
             ("--balance a:1/x --balance-proxy-protocol", "--balance-mode relay"),
             ("--balance a:1 --sticky-cookie a;b", "--sticky-cookie"),
+            ("--balance a:1/x --journal d", "--consume ws://H:P/events --journal DIR"),
             ("--balance registry+http://a:1", "SERVICE"),
             ("--balance registry+http://a:1/web,b:1", "alone"),
             ("--balance registry+http://a:1/web --balance-file f", "one of them"),

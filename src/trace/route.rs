@@ -57,6 +57,9 @@ impl Route {
             let topics = status.get("topics").and_then(Value::as_array).into_iter().flatten();
             topics.filter_map(|topic| text(topic, "path")).collect::<Vec<_>>().join(", ")
         };
+        if let Some(backends) = relaying_to(&told.status, url.path()) {
+            return Err(Silence::NoStatus(format!("a balancer relays bytes there: trace {backends}")));
+        }
         let path = topic_of(&told.status, url.path()).and_then(|topic| text(topic, "path"));
         let path = path.filter(|path| path == url.path());
         let path = path.ok_or_else(|| {
@@ -92,6 +95,20 @@ impl Route {
         });
         Route { hops: hops.collect() }
     }
+}
+
+/// The topics behind a balancer that knows nothing of what passes through it.
+fn relaying_to(status: &Value, path: &str) -> Option<String> {
+    let balancer = status.get("balancer").filter(|balancer| balancer["mode"] == "relay")?;
+    let backends = balancer.get("backends").and_then(Value::as_array).into_iter().flatten();
+    let topic = |backend: &Value| {
+        let mut url = Url::parse(&text(backend, "url")?).ok()?;
+        if url.path() == "/" {
+            url.set_path(path);
+        }
+        Some(redacted(&url))
+    };
+    Some(backends.filter_map(topic).collect::<Vec<_>>().join(" or "))
 }
 
 struct Walk<'a> {
