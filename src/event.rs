@@ -265,7 +265,7 @@ impl Seqs {
 
 /// How many encodings a batch can cache beside its frames: the common ones, and those that few ask for.
 pub const FORMS: usize = 3;
-const RARE_FORMS: usize = 5;
+const RARE_FORMS: usize = 7;
 
 /// Events that arrived together: the unit of publish, of the log, of encoding and of a write. Never changes once it is
 /// in a log; its encodings only fill.

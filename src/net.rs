@@ -91,7 +91,7 @@ impl Dialer {
         Dialer { at, ..self.clone() }
     }
 
-    /// Connects to the URL's host, with TLS for `wss` and `https`; the first address that answers wins.
+    /// Connects to the URL's host, with TLS for `wss`, `https` and `mqtts`; the first address that answers wins.
     ///
     /// # Errors
     /// What was attempted on what.
@@ -113,7 +113,7 @@ impl Dialer {
             stream.set_nodelay(true)?;
             socket2::SockRef::from(&stream).set_keepalive(true)?;
             stream.write_all(preface).await?;
-            if matches!(url.scheme(), "wss" | "https") {
+            if matches!(url.scheme(), "wss" | "https" | "mqtts") {
                 return Ok(Connection::Tls(Box::new(tls::connect(&self.tls, host, stream).await?)));
             }
             Ok(Connection::Plain(stream))

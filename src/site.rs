@@ -7,6 +7,7 @@ use crate::{
     proto::{
         admin::Inside,
         folder::Folder,
+        mqtt::Mqtt,
         repeats::Repeats,
         shard::{Hop, Shards, Tuning},
         stream::Tasks,
@@ -76,6 +77,8 @@ pub struct Site {
     pub keys: Option<Arc<Watched<Keys>>>,
     /// In front of back ends.
     pub balancer: Option<Arc<Balancer>>,
+    /// What is spoken with MQTT clients.
+    pub mqtt: Mqtt,
     /// Services and their instances.
     pub registry: Option<Arc<Registry>>,
     /// Names this process in `Wsevent-Path` (LINKS 25).
@@ -107,6 +110,7 @@ impl Site {
             tls: None,
             keys: None,
             balancer: None,
+            mqtt: Mqtt::default(),
             registry: None,
             instance,
             slots,
@@ -148,7 +152,7 @@ impl Site {
 
     /// Readers connected now.
     pub fn readers(&self) -> usize {
-        self.shards.readers() + self.tasks.count()
+        self.shards.readers() + self.tasks.count() + self.mqtt.clients()
     }
 
     /// Those of them that are instances, by topic and name.
@@ -186,6 +190,7 @@ impl Site {
     pub async fn keep_house(self: Arc<Self>) {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
+            self.mqtt.expire(Instant::now());
             for topic in self.topics() {
                 topic.log.expire(Instant::now());
                 let expired = topic.log.expire_pins(Instant::now());

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Wire forms that are told apart; which is which is not the core's business.
-pub const FORMS: usize = 4;
+pub const FORMS: usize = 5;
 
 /// How a reader's connection ended.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -106,7 +106,7 @@ fn a_registry_that_is_away_changes_nothing() {
     // One without a past: nobody is registered there any more.
     registry.kill9();
     let port = registry.port();
-    let anew = Wsevent::line(&format!("--registry --serve-address localhost:{port}")).serve();
+    let anew = Wsevent::line(&format!("--registry --mqtt-listen off --serve-address localhost:{port}")).serve();
     assert_eq!(get(&anew, "/health").1["nodes"], 0);
     register(&anew, &c);
     there_are(&balancer, &[&c, &b], "");

@@ -3,17 +3,17 @@
 use super::StartError;
 use crate::{
     files,
-    plan::{Plan, ServePlan},
+    plan::{MqttDoor, Plan, ServePlan},
     proto::{
         admin::rates,
         bind::{self, Succession},
-        listen,
+        listen::{self, Tongue},
     },
     site::Site,
 };
 use std::sync::Arc;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
-use tracing::info;
+use tracing::{info, warn};
 
 /// Listens for readers until `stopped`, and for those who look inside at a place of their own, if there is one. Returns
 /// what listens for readers: it ends once the last is let in.
@@ -27,16 +27,23 @@ pub async fn open_all(
     if let Some((host, port)) = &plan.admin {
         let (door, url) = bind(site, host, *port, plan.reuse_port).await?;
         site.inside.move_to(door.listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?);
-        door.open(site, &never).detach_all();
+        let mut inside = JoinSet::new();
+        door.open(site, &never, Tongue::Http, &mut inside);
+        inside.detach_all();
         info!(url = %format!("{url}/-/"), "inside");
         urls.push(format!("{url}/-/\n"));
     }
     if let Some(serve) = &plan.serve {
         let (door, url) = open_door(site, serve, plan.reuse_port).await?;
-        listening = door.open(site, &stopped);
+        door.open(site, &stopped, Tongue::Http, &mut listening);
         let url = format!("{url}{}", serve.path);
         info!(%url, "serving");
         urls.insert(0, format!("{url}\n"));
+        if let Some((door, url)) = bind_mqtt(site, plan).await? {
+            door.open(site, &stopped, Tongue::Mqtt, &mut listening);
+            info!(%url, "serving");
+            urls.push(format!("{url}\n"));
+        }
         if let Some(file) = &serve.ready_file {
             let written = files::write_whole(file, &urls.concat());
             written.map_err(|error| StartError::Failed(format!("write {}: {error}", file.display())))?;
@@ -54,19 +61,39 @@ async fn open_door(site: &Site, serve: &ServePlan, reuse_port: bool) -> Result<(
     if inherited.is_empty() {
         return bind(site, &serve.host, serve.port, reuse_port).await;
     }
-    named(site, &serve.host, serve.port, Door { listeners: inherited, succession: Succession::Inherited })
+    named(scheme(site), &serve.host, serve.port, Door { listeners: inherited, succession: Succession::Inherited })
+}
+
+/// Where MQTT clients come in. A place that nobody asked for may be taken.
+async fn bind_mqtt(site: &Site, plan: &Plan) -> Result<Option<(Door, String)>, StartError> {
+    let Some(MqttDoor { host, port, optional }) = &plan.mqtt.listen else { return Ok(None) };
+    let scheme = if site.tls.is_some() { "mqtts" } else { "mqtt" };
+    match bind_as(scheme, host, *port, plan.reuse_port && !optional).await {
+        Err(error) if *optional => {
+            warn!(%error, "no MQTT: --mqtt-listen H:P serves it elsewhere, --mqtt-listen off leaves it out");
+            Ok(None)
+        }
+        bound => bound.map(Some),
+    }
 }
 
 async fn bind(site: &Site, host: &str, port: u16, reuse_port: bool) -> Result<(Door, String), StartError> {
+    bind_as(scheme(site), host, port, reuse_port).await
+}
+
+fn scheme(site: &Site) -> &'static str {
+    if site.tls.is_some() { "https" } else { "http" }
+}
+
+async fn bind_as(scheme: &str, host: &str, port: u16, reuse_port: bool) -> Result<(Door, String), StartError> {
     let succession = if reuse_port { Succession::Beside } else { Succession::None };
-    named(site, host, port, Door { listeners: bind::bind(host, port, succession).await?, succession })
+    named(scheme, host, port, Door { listeners: bind::bind(host, port, succession).await?, succession })
 }
 
 /// With the URL by which it is known.
-fn named(site: &Site, host: &str, port: u16, door: Door) -> Result<(Door, String), StartError> {
+fn named(scheme: &str, host: &str, port: u16, door: Door) -> Result<(Door, String), StartError> {
     let port = door.listeners.first().map_or(Ok(port), |first| first.local_addr().map(|address| address.port()))?;
     let host = if host.is_empty() { "localhost" } else { host };
-    let scheme = if site.tls.is_some() { "https" } else { "http" };
     Ok((door, format!("{scheme}://{host}:{port}")))
 }
 
@@ -77,8 +104,9 @@ struct Door {
 }
 
 impl Door {
-    fn open(self, site: &Arc<Site>, stop: &watch::Receiver<bool>) -> JoinSet<()> {
-        let run = |listener| listen::run(site.clone(), listener, stop.clone(), self.succession);
-        self.listeners.into_iter().map(run).collect()
+    fn open(self, site: &Arc<Site>, stop: &watch::Receiver<bool>, tongue: Tongue, into: &mut JoinSet<()>) {
+        for listener in self.listeners {
+            into.spawn(listen::run(site.clone(), listener, stop.clone(), self.succession, tongue));
+        }
     }
 }

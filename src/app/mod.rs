@@ -7,6 +7,7 @@ mod journaling;
 mod producing;
 mod registering;
 mod scripting;
+mod telling;
 
 pub use self::scripting::check;
 
@@ -17,7 +18,7 @@ use crate::{
     id::Since,
     matcher::{Match, MatchStage},
     plan::Plan,
-    proto::{print, shard::Shards},
+    proto::{mqtt::Mqtt, print, shard::Shards},
     script::stage::ScriptStage,
     site::Site,
     source::cursor::CursorFile,
@@ -102,12 +103,14 @@ pub async fn run(
     let shards = Shards::start(threads, &plan.tuning)?;
     let mut site = Site::new(plan.rules.clone(), plan.tuning.clone(), shards, instance);
     let mut watched: Vec<Arc<dyn Check>> = Vec::new();
+    site.mqtt = Mqtt::new(plan.mqtt.base.clone());
     let identity = secure(&mut site, &plan, &mut watched)?;
     watched.extend(balancing::set_up(&mut site, &mut plan, identity.clone()).await?);
     let script_stages = scripting::load_stages(&plan, &mut watched)?;
     let (topic, mut past) = build_topic(&plan, &script_stages)?;
     site.repeats.restore(&topic.path, std::mem::take(&mut past.tags));
     let topic = Arc::new(topic);
+    telling::set_up(&mut site, &plan)?;
     registering::set_up(&mut site, &plan, &topic, &past.notes, &mut watched)?;
     if plan.has_topic() {
         site.add(topic.clone());
@@ -203,6 +206,7 @@ impl Running<'_> {
         let remembered = remembered.map(|text| Since::parse(&text)).transpose();
         let remembered = remembered.map_err(|why| StartError::Failed(format!("read the cursor file: {why}")))?;
         let mut upstreams = self.start_upstreams(remembered, fed_to)?;
+        self.start_telling();
         let mut producer = self.start_producer();
         let mut printer =
             self.plan.print.clone().map(|print| tokio::spawn(print::run(self.topic.clone(), print, printed_to)));

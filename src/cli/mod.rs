@@ -4,6 +4,7 @@
 
 mod balance;
 mod bench;
+mod mqtt;
 mod options;
 mod parse;
 mod registry;
@@ -11,6 +12,7 @@ mod script;
 
 pub use balance::{Balance, BalanceMode};
 pub use bench::{Bench, Form};
+pub use mqtt::Mqtt;
 pub use options::{
     Client, Consume, Keys, Limits, LogFormat, Print, Process, Produce, Serve, StageArg, Stages, Tls, Trace, Window,
 };
@@ -76,6 +78,8 @@ pub struct Args {
     pub balance: Balance,
     #[command(flatten, next_help_heading = "Registry")]
     pub registry: Registry,
+    #[command(flatten, next_help_heading = "MQTT")]
+    pub mqtt: Mqtt,
     #[command(flatten, next_help_heading = "Scripts")]
     pub script: Script,
     #[command(flatten, next_help_heading = "Produce")]

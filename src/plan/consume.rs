@@ -57,13 +57,14 @@ pub fn upstream(text: &str) -> Planned<Url> {
 pub(super) fn consuming(args: &Args, upstreams: &[Url]) -> Planned<Consuming> {
     let consume = &args.consume;
     let echo = consume.echo == Some(true);
+    let dials = args.mqtt.mqtt_publish.is_some();
     let balances = !args.balance.balance.is_empty() || args.balance.balance_file.is_some();
     if upstreams.is_empty() {
         let asked = [
             ("--cursor-file", consume.cursor_file.is_some()),
             ("--since", consume.since.is_some()),
             ("--retries", consume.retries.is_some()),
-            ("--ca", consume.ca.is_some() && !balances),
+            ("--ca", consume.ca.is_some() && !balances && !dials),
             ("--header", !consume.header.is_empty() && !balances),
             ("--consume-token-file", consume.consume_token_file.is_some() && !balances),
             ("--echo", echo),

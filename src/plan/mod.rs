@@ -3,6 +3,7 @@
 mod balance;
 mod bench;
 mod consume;
+mod mqtt;
 mod registry;
 mod script;
 mod serve;
@@ -10,6 +11,7 @@ mod show;
 
 pub use bench::benching;
 pub use consume::{split_header, tracing, upstream};
+pub use mqtt::{MqttDoor, MqttPlan};
 pub use serve::key_files;
 
 use consume::{consuming, upstreams};
@@ -64,6 +66,8 @@ pub struct Plan {
     pub balance: Option<Balancing>,
     /// What is registered, and how.
     pub registry: Option<Registering>,
+    /// Where MQTT is spoken.
+    pub mqtt: MqttPlan,
     /// What runs and names streams and routes.
     pub scripts: Vec<PathBuf>,
     /// What each script may use, also one among the stages.
@@ -180,6 +184,7 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
     let consume = upstreams(args)?;
     let balance = balance::balancing(args)?;
     let registry = registry::registering(args, &serve)?;
+    let mqtt = mqtt::speaking(args, serve.is_some())?;
     let scripts = script::scripting(args)?;
     let supplied = balance.is_some() || registry.is_some() || !scripts.is_empty();
     let produce = producing(args, consume.is_empty() && !supplied)?;
@@ -209,6 +214,7 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
         consuming,
         balance,
         registry,
+        mqtt,
         scripts,
         script_limits: script::limits(args)?,
         folder: args.script.folder.clone(),
@@ -377,7 +383,7 @@ mod tests {
     #[test]
     fn roles_follow_from_the_options() {
         type Check = fn(&Plan) -> bool;
-        let table: [(&str, Check); 16] = [
+        let table: [(&str, Check); 20] = [
             ("", |p| p.produce == Some(Producer::Random) && !p.rules.accept_publish),
             ("", |p| p.serve.as_ref().is_some_and(|s| s.address == "localhost:8080" && s.path == "/events")),
             ("-serve-address localhost:8081", |p| p.serve.as_ref().is_some_and(|s| s.port == 8081)),
@@ -405,6 +411,10 @@ mod tests {
                     && p.produce.is_none()
                     && !p.rules.accept_publish
             }),
+            ("--registry", |p| p.mqtt.listen.as_ref().is_some_and(|door| door.port == 1883 && door.optional)),
+            ("--registry --mqtt-listen off", |p| p.mqtt.listen.is_none()),
+            ("--mqtt-publish mqtts://u:p@h", |p| p.mqtt.publish.as_ref().is_some_and(|url| url.port() == Some(8883))),
+            ("--mqtt-listen :0", |p| p.mqtt.listen.as_ref().is_some_and(|door| door.port == 0 && !door.optional)),
             ("--produce - --no-serve --map .a", |p| p.serve.is_none() && p.print.is_some()),
         ];
         for (line, check) in table {
@@ -451,6 +461,14 @@ mod tests {
             ("--registry --produce -", "--produce"),
             ("--registry --serve :1/x", "/events"),
             ("--registry --heartbeat-timeout 0s", "30s"),
+            ("--mqtt-listen 1883", "localhost:8080"),
+            ("--mqtt-topic a/b", "--registry"),
+            ("--mqtt-publish localhost:1883", "mqtt://"),
+            ("--mqtt-publish http://h", "mqtt://"),
+            ("--mqtt-publish mqtt://h/topic", "mqtt://"),
+            ("--consume a/b --no-serve --mqtt-publish mqtt://h", "--no-serve"),
+            ("--registry --mqtt-topic a/+", "maxine"),
+            ("--consume a/b --no-serve --mqtt-listen :1883", "--no-serve"),
             ("--journal-sync always", "--journal DIR"),
             ("--consume a/b --no-serve --journal d", "--cursor-file"),
             ("--balance a:1 --balance-file f", "one of them"),

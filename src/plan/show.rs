@@ -44,6 +44,13 @@ impl fmt::Display for Plan {
             }
             None => writeln!(f, "print    {:?}", self.print.as_ref().map(|print| print.output).unwrap_or_default())?,
         }
+        if let Some(url) = &self.mqtt.publish {
+            writeln!(f, "publish  to {}", redacted(url))?;
+        }
+        if let Some(door) = &self.mqtt.listen {
+            let if_free = if door.optional { ", if it is free" } else { "" };
+            writeln!(f, "serve    mqtt://{}:{}{if_free}", door.host, door.port)?;
+        }
         if self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
             writeln!(f, "readers  with a certificate from --tls-client-ca")?;
         }

@@ -5,6 +5,7 @@
 //! send headers with `WebSocket` and `EventSource`), never in the URL: URLs stand in logs.
 
 use super::{
+    mqtt,
     origin::is_named_origin,
     subscribe::{Peer, Refusal},
 };
@@ -73,6 +74,10 @@ pub fn unknown() -> Refusal {
 /// `None` for what anybody may ask: whether we are well, what a browser asks before its request (Fetch §3.2.2), and what
 /// a registry leaves open; on its WebSocket the token may come as the first message.
 fn needed(site: &Site, parts: &Parts) -> Option<Right> {
+    if mqtt::upgrade::is_asked(site, parts) {
+        // The token may come in the CONNECT.
+        return None;
+    }
     if let Some(registry) = site.registry.as_ref().filter(|_| registry::http::is_asked(site, parts)) {
         return registry::http::is_protected(registry, parts).then_some(Right::Write);
     }
@@ -123,11 +128,16 @@ pub fn grant(parts: &Parts) -> Option<&Arc<Grant>> {
 
 /// Whether what this request or connection says is published.
 pub fn may_publish(site: &Site, parts: &Parts) -> bool {
+    publishes(site, grant(parts).map(|grant| &**grant), parts.uri.path())
+}
+
+/// Whether who has this grant, or none, publishes to this path.
+pub fn publishes(site: &Site, grant: Option<&Grant>, path: &str) -> bool {
     let rules = &site.rules;
-    grant(parts).map_or(rules.accept_publish && site.keys.is_none(), |grant| {
+    grant.map_or(rules.accept_publish && site.keys.is_none(), |grant| {
         // Where peers do not publish, a claim that names the path still may; a line of the token file says nothing.
         let accepted = rules.accept_publish || (rules.publish_by_right && !grant.is_static);
-        accepted && grant.may_publish(parts.uri.path())
+        accepted && grant.may_publish(path)
     })
 }
 

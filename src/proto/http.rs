@@ -6,7 +6,7 @@ use super::{
     folder::Page,
     history,
     listen::{self, Opened},
-    origin, publish,
+    mqtt, origin, publish,
     stream::{Step, Steps},
     subscribe::{self, Peer, Refusal, Subscription},
 };
@@ -135,6 +135,9 @@ async fn route(
         let response = balance::http::forward(&site, &mut search, &parts, body, upgrade).await?;
         return Ok(response.map(BodyExt::boxed_unsync));
     }
+    if mqtt::upgrade::is_asked(&site, &parts) {
+        return open_mqtt(site, &parts, upgrade, permit);
+    }
     if let Some(registry) = site.registry.as_ref().filter(|_| registry::http::is_asked(&site, &parts)) {
         let answer = if registry::proxy::is_passed_on(&parts) {
             match registry::proxy::answer(&site, registry, &parts, body, upgrade).await {
@@ -194,18 +197,8 @@ fn open_stream(
     }
     if subscription.wire.is_websocket() {
         tokio::spawn(async move {
-            let Ok(upgraded) = upgrade.await else { return };
-            let Ok(parts) = upgraded.downcast::<TokioIo<Rewound>>() else { return };
-            let Rewound { early, stream } = parts.io.into_inner();
-            let permit = permit.lock().unwrap_or_else(|p| p.into_inner()).take().unwrap_or_else(|| Box::new(()));
-            let early = [parts.read_buf, early].concat().into();
-            let _ = listen::hand_over(
-                &site,
-                stream,
-                subscription,
-                Opened { head: Bytes::new(), chunked: false, early },
-                permit,
-            );
+            let Some((stream, opened, permit)) = taken_out(upgrade, &permit).await else { return };
+            let _ = listen::hand_over(&site, stream, subscription, opened, permit);
         });
         return response.body(empty()).unwrap_or_default();
     }
@@ -213,6 +206,35 @@ fn open_stream(
     let body = Going::On(Box::new(Steps::new(site.tasks.clone(), subscription, Some(peer))));
     let frames = stream::unfold(body, |body| async { body.next().await.map(|(frame, body)| (Ok(frame), body)) });
     response.body(StreamBody::new(frames).boxed_unsync()).unwrap_or_default()
+}
+
+/// A connection that leaves this server, once the answer to its upgrade is sent.
+async fn taken_out(
+    upgrade: hyper::upgrade::OnUpgrade,
+    permit: &Permit,
+) -> Option<(Stream, Opened, Box<dyn Any + Send>)> {
+    let parts = upgrade.await.ok()?.downcast::<TokioIo<Rewound>>().ok()?;
+    let Rewound { early, stream } = parts.io.into_inner();
+    let permit = permit.lock().unwrap_or_else(|p| p.into_inner()).take().unwrap_or_else(|| Box::new(()));
+    let early = [parts.read_buf, early].concat().into();
+    Some((stream, Opened { head: Bytes::new(), chunked: false, early }, permit))
+}
+
+fn open_mqtt(
+    site: Arc<Site>,
+    parts: &Parts,
+    upgrade: hyper::upgrade::OnUpgrade,
+    permit: Permit,
+) -> Result<Response<Body>, Refusal> {
+    let (headers, bearer) = (mqtt::upgrade::open(&site, parts)?, mqtt::upgrade::bearer(&site, parts));
+    tokio::spawn(async move {
+        let Some((stream, opened, permit)) = taken_out(upgrade, &permit).await else { return };
+        mqtt::upgrade::serve(site, stream, bearer, opened, permit).await;
+    });
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().extend(headers);
+    Ok(response)
 }
 
 /// A stream as a body: its pieces; where it has ended, its last position as a trailer field (LINKS 18).

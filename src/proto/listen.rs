@@ -6,7 +6,9 @@
 use super::{
     auth,
     bind::{self, Succession},
-    http, proxied, secure,
+    http,
+    mqtt::{self, channel::Carrier},
+    proxied, secure,
     shard::Reader,
     subscribe::{self, Peer, Refusal, Subscription},
     wire::Wire,
@@ -35,8 +37,23 @@ const WAITING: Duration = Duration::from_millis(5);
 /// knocks again (a second).
 const HUSHED: Duration = Duration::from_millis(100);
 
+/// What is spoken behind a door.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Tongue {
+    /// HTTP, and what it is upgraded to.
+    Http,
+    /// MQTT.
+    Mqtt,
+}
+
 /// Accepts until the listener's `stop` turns true, and then whoever has got through already.
-pub async fn run(site: Arc<Site>, listener: TcpListener, mut stop: watch::Receiver<bool>, succession: Succession) {
+pub async fn run(
+    site: Arc<Site>,
+    listener: TcpListener,
+    mut stop: watch::Receiver<bool>,
+    succession: Succession,
+    tongue: Tongue,
+) {
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     loop {
         let accepted = tokio::select! {
@@ -44,7 +61,7 @@ pub async fn run(site: Arc<Site>, listener: TcpListener, mut stop: watch::Receiv
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok((stream, peer)) => let_in(&site, stream, peer, &refusals),
+            Ok((stream, peer)) => let_in(&site, stream, peer, tongue, &refusals),
             Err(error) => {
                 debug!(%error, "accept");
                 // Out of descriptors, most likely: others must end first.
@@ -58,23 +75,23 @@ pub async fn run(site: Arc<Site>, listener: TcpListener, mut stop: watch::Receiv
         Succession::Beside => bind::hush(&listener).map_or(WAITING, |()| HUSHED),
     };
     while let Ok(Ok((stream, peer))) = timeout(patience, listener.accept()).await {
-        let_in(&site, stream, peer, &refusals);
+        let_in(&site, stream, peer, tongue, &refusals);
     }
 }
 
 /// Greets a connection in a task of its own, if there may be one more.
-fn let_in(site: &Arc<Site>, stream: TcpStream, peer: SocketAddr, refusals: &Arc<Semaphore>) {
+fn let_in(site: &Arc<Site>, stream: TcpStream, peer: SocketAddr, tongue: Tongue, refusals: &Arc<Semaphore>) {
     match site.slots.clone().try_acquire_owned() {
         Ok(permit) => {
             let site = site.clone();
             tokio::spawn(async move {
-                if let Err(error) = greet(site, stream, peer, Box::new(permit)).await {
+                if let Err(error) = greet(site, stream, peer, tongue, Box::new(permit)).await {
                     debug!(%peer, %error, "connection refused");
                 }
             });
         }
-        // Nothing can be said in plain text there.
-        Err(_) if site.tls.is_some() => {}
+        // Nothing can be said in plain text there, or before the client has said which version it speaks.
+        Err(_) if site.tls.is_some() || tongue == Tongue::Mqtt => {}
         Err(_) => {
             if let Ok(turn) = refusals.clone().try_acquire_owned() {
                 tokio::spawn(async move {
@@ -96,12 +113,22 @@ async fn turn_away(stream: TcpStream) -> io::Result<()> {
 }
 
 /// Serves one connection from its first byte.
-async fn greet(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, permit: Box<dyn Any + Send>) -> io::Result<()> {
+async fn greet(
+    site: Arc<Site>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    tongue: Tongue,
+    permit: Box<dyn Any + Send>,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     socket2::SockRef::from(&stream).set_keepalive(true)?;
     let deadline = Instant::now() + site.rules.handshake_timeout;
     let (stream, peer) = if site.rules.proxied { behind_proxy(stream, peer, deadline).await? } else { (stream, peer) };
     let mut stream = timeout_at(deadline, shake_hands(&site, stream)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    if tongue == Tongue::Mqtt {
+        mqtt::serve(site, stream, Carrier::Plain, &[], None, permit).await;
+        return Ok(());
+    }
     if stream.is_http2() {
         return http::serve(site, stream, peer, Bytes::new(), permit).await;
     }
@@ -118,6 +145,10 @@ async fn greet(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, permit: Box
                 (Some(balancer), Some(_)) if relay::is_direct(&parts) => {
                     let early = buf.split_off(len).freeze();
                     return relay::serve(&site, balancer, stream, parts, early, permit).await;
+                }
+                (None, Some(_)) if mqtt::upgrade::is_asked(&site, &parts) => {
+                    let early = buf.split_off(len).freeze();
+                    return open_mqtt(site, stream, &parts, early, permit).await;
                 }
                 (None, Some(wire)) if !is_asked_otherwise(&site, &parts) => {
                     let early = buf.split_off(len).freeze();
@@ -188,6 +219,23 @@ async fn open_stream(
     let chunked = !subscription.wire.is_websocket() && parts.version == Version::HTTP_11;
     let head = head_text(subscription.status, &subscription.headers, chunked, subscription.wire);
     hand_over(site, stream, subscription, Opened { head, chunked, early }, permit)
+}
+
+async fn open_mqtt(
+    site: Arc<Site>,
+    mut stream: Stream,
+    parts: &Parts,
+    early: Bytes,
+    permit: Box<dyn Any + Send>,
+) -> io::Result<()> {
+    let headers = match mqtt::upgrade::open(&site, parts) {
+        Ok(headers) => headers,
+        Err(refusal) => return refuse(&mut stream, &refusal, parts.version == Version::HTTP_10).await,
+    };
+    let head = head_text(StatusCode::SWITCHING_PROTOCOLS, &headers, false, Wire::Ws);
+    let bearer = mqtt::upgrade::bearer(&site, parts);
+    mqtt::upgrade::serve(site, stream, bearer, Opened { head, chunked: false, early }, permit).await;
+    Ok(())
 }
 
 /// What belongs to a connection on which a stream begins.

@@ -5,6 +5,7 @@
 
 use super::{
     dialog::{Dialog, Said},
+    line::{Line, Moved},
     listen::Opened,
     publish,
     stream::{Step, Steps},
@@ -23,22 +24,14 @@ use crate::{
     topic::Topic,
     units::now_ms,
 };
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use std::{
     any::Any,
-    collections::VecDeque,
-    future::poll_fn,
     io,
-    mem::MaybeUninit,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
-    time::timeout,
-};
+use tokio::time::timeout;
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -46,8 +39,6 @@ const GOODBYE: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Pongs are left out while so much waits for the socket.
 const MAX_WAITING: usize = 64 << 10;
-/// What is read at once.
-const BLOCK: usize = 8 << 10;
 
 /// Serves a stream until its end, in a task of its own.
 pub fn spawn(site: &Site, stream: Stream, subscription: Subscription, opened: Opened, permit: Box<dyn Any + Send>) {
@@ -104,7 +95,7 @@ impl Session {
         let mut inbound = Assembler::new(true, site.rules.max_message).inflating(wire.inflater());
         inbound.buf.extend_from_slice(&early);
         Session {
-            line: Line { stream, out: VecDeque::from([head]), unflushed: true },
+            line: Line::new(stream, head),
             steps: Steps::new(site.tasks.clone(), subscription, peer).with_patience(),
             topic,
             wire,
@@ -249,77 +240,5 @@ impl Session {
         let websocket = self.wire.is_websocket();
         let _ = timeout(GOODBYE, self.line.close(websocket)).await;
         "done".into()
-    }
-}
-
-/// The connection and what waits for it.
-struct Line {
-    stream: Stream,
-    out: VecDeque<Bytes>,
-    unflushed: bool,
-}
-
-/// What became of the connection.
-enum Moved {
-    /// So many bytes came; with 0 no more will.
-    Read(usize),
-    /// All that waited is with the kernel.
-    Flushed,
-}
-
-impl Line {
-    fn is_clear(&self) -> bool {
-        self.out.is_empty() && !self.unflushed
-    }
-
-    fn waiting(&self) -> usize {
-        self.out.iter().map(Bytes::len).sum()
-    }
-
-    fn send(&mut self, bytes: Bytes) {
-        if !bytes.is_empty() {
-            self.out.push_back(bytes);
-            self.unflushed = true;
-        }
-    }
-
-    /// Writes what waits, and reads if asked to. Nothing is lost when this is dropped in between.
-    async fn go_on(&mut self, inbound: &mut BytesMut, reads: bool) -> io::Result<Moved> {
-        poll_fn(|cx| self.poll(cx, reads.then_some(&mut *inbound))).await
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>, inbound: Option<&mut BytesMut>) -> Poll<io::Result<Moved>> {
-        while let Some(front) = self.out.front_mut() {
-            match Pin::new(&mut self.stream).poll_write(cx, front)? {
-                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(n) => front.advance(n),
-                Poll::Pending => break,
-            }
-            if front.is_empty() {
-                self.out.pop_front();
-            }
-        }
-        if self.out.is_empty() && self.unflushed && Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() {
-            self.unflushed = false;
-            return Poll::Ready(Ok(Moved::Flushed));
-        }
-        let Some(inbound) = inbound else { return Poll::Pending };
-        let mut block = [const { MaybeUninit::uninit() }; BLOCK];
-        let mut read = ReadBuf::uninit(&mut block);
-        std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
-        inbound.extend_from_slice(read.filled());
-        Poll::Ready(Ok(Moved::Read(read.filled().len())))
-    }
-
-    async fn close(&mut self, awaits_peer: bool) -> io::Result<()> {
-        let mut rest = BytesMut::new();
-        while !self.is_clear() {
-            self.go_on(&mut rest, false).await?;
-        }
-        self.stream.shutdown().await?;
-        while awaits_peer && !matches!(self.go_on(&mut rest, true).await?, Moved::Read(0)) {
-            rest.clear();
-        }
-        Ok(())
     }
 }

@@ -208,11 +208,12 @@ fn is_trusted_hop(site: &Site, parts: &Parts, wire: Wire) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
-/// RFC 6455 §4.2. The key is only echoed: it need not be sixteen bytes, as the curl lines that people have show.
+/// The answer to a WebSocket's handshake, but for the subprotocol (RFC 6455 §4.2). The key is only echoed: it need not be
+/// sixteen bytes, as the curl lines that people have show.
 ///
 /// # Errors
-/// What is missing.
-pub fn upgrade(parts: &Parts, may_link: bool, headers: &mut HeaderMap) -> Result<Wire, Refusal> {
+/// 400 and 426.
+pub fn shake_hands(parts: &Parts, headers: &mut HeaderMap) -> Result<(), Refusal> {
     let asked = &parts.headers;
     if parts.version < Version::HTTP_11 {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "an upgrade needs HTTP/1.1"));
@@ -232,6 +233,16 @@ pub fn upgrade(parts: &Parts, may_link: bool, headers: &mut HeaderMap) -> Result
     if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
+    Ok(())
+}
+
+/// The same with the subprotocol, which says how the reader reads.
+///
+/// # Errors
+/// See [`shake_hands`].
+pub fn upgrade(parts: &Parts, may_link: bool, headers: &mut HeaderMap) -> Result<Wire, Refusal> {
+    shake_hands(parts, headers)?;
+    let asked = &parts.headers;
     if may_link && has_token(asked, header::SEC_WEBSOCKET_PROTOCOL, link::SUBPROTOCOL) {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(link::SUBPROTOCOL));
         return Ok(Wire::Link);

@@ -57,6 +57,10 @@ const RARE_FORMS: usize = 3;
 pub const LINKS: [Wire; 2] = [Wire::Link, Wire::DeflatedLink];
 /// The wire forms without an envelope and uncompressed, which come first.
 pub const PROTOCOLS: [Wire; 4] = [Wire::Ws, Wire::Link, Wire::Sse, Wire::Ndjson];
+/// The batch's cache slots that all of these take; MQTT's are behind them.
+pub const WIRE_SLOTS: usize = RARE_FORMS + WIRES.len() - PROTOCOLS.len();
+/// The place of MQTT's readers in the tally, behind those of [`PROTOCOLS`].
+pub const MQTT_FORM: usize = PROTOCOLS.len();
 
 impl Wire {
     /// Its place in [`WIRES`].

@@ -13,6 +13,8 @@ use tokio::sync::Semaphore;
 
 /// A password check takes much memory and time: others wait.
 const CHECKS_AT_ONCE: usize = 2;
+/// Events whose names begin so are for this role only.
+pub const RESERVED: (&str, &str) = ("admin_", "admin");
 /// What clients are told of a token's claims.
 const SHOWN: [&str; 4] = ["username", "role", "iat", "exp"];
 

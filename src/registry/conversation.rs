@@ -4,7 +4,7 @@
 //! Where access is controlled, nothing is heard before a good token, and anything else than one ends the connection.
 
 use super::{
-    access::{Access, Member},
+    access::{Access, Member, RESERVED},
     interest::{Interest, MAX_FILTERS, Wrong},
 };
 use crate::{
@@ -16,9 +16,6 @@ use crate::{
 };
 use serde_json::{Map, Value, json};
 use std::{sync::Arc, time::Instant};
-
-/// Events with such a name are for this role only.
-const RESERVED: (&str, &str) = ("admin_", "admin");
 
 /// One client's.
 pub struct Conversation {

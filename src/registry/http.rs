@@ -6,7 +6,7 @@ use crate::{
     proto::{
         auth, body,
         dialog::Dialog,
-        origin,
+        mqtt, origin,
         subscribe::{self, Peer, Refusal, query_pairs},
     },
     site::Site,
@@ -104,7 +104,8 @@ impl From<Refusal> for Answer {
 pub fn is_asked(site: &Site, parts: &Parts) -> bool {
     let path = parts.uri.path();
     let preflight = parts.method == Method::OPTIONS && !proxy::is_passed_on(parts);
-    let elsewhere = preflight || is_conversation(site, parts) || path.starts_with("/-/");
+    let websocket = is_conversation(site, parts) || mqtt::upgrade::is_asked(site, parts);
+    let elsewhere = preflight || websocket || path.starts_with("/-/");
     site.registry.is_some() && !elsewhere && site.topic(path).is_none()
 }
 

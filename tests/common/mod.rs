@@ -282,6 +282,14 @@ impl Running {
         raw::split_url(self.url()).1
     }
 
+    /// The port of another listener, by the scheme of its line in the ready file.
+    pub fn port_of(&self, scheme: &str) -> u16 {
+        let ready = self.ready.as_ref().expect("started by serve()").read("ready").unwrap_or_default();
+        let line = ready.lines().find(|line| line.starts_with(&format!("{scheme}://")));
+        let line = line.unwrap_or_else(|| panic!("no {scheme} listener: {ready:?}"));
+        line.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+    }
+
     /// `localhost:PORT`.
     pub fn address(&self) -> String {
         format!("localhost:{}", self.port())

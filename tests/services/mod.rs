@@ -23,8 +23,10 @@ pub fn signed_in(scratch: &Scratch, options: &str) -> (Running, String) {
     (registry, token)
 }
 
+/// Without MQTT unless the options say more: there is only one usual port.
 pub fn registry(options: &str) -> Running {
-    Wsevent::line("--registry").args(options.split_whitespace()).serve()
+    let mqtt = if options.contains("--mqtt-listen") { "" } else { " --mqtt-listen off" };
+    Wsevent::line(&format!("--registry{mqtt}")).args(options.split_whitespace()).serve()
 }
 
 pub fn at(registry: &Running, path: &str) -> String {

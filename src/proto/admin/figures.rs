@@ -2,11 +2,11 @@
 
 use super::{
     metrics::{Family, Labels},
-    topics::name,
+    topics::FORM_NAMES,
 };
 use crate::{
     net::redacted,
-    proto::{shard::Hop, wire::PROTOCOLS},
+    proto::shard::Hop,
     recorder::Vitals,
     script::runner::Figures,
     site::Site,
@@ -60,6 +60,7 @@ pub async fn of(site: &Site) -> Vec<Family> {
     readers(&topics, &mut all);
     lags(site, &mut all).await;
     upstreams(site, &mut all);
+    broker(site, &mut all);
     scripts(site, &mut all);
     all.0
 }
@@ -123,8 +124,9 @@ fn journals(topics: &Topics, all: &mut Families) {
 
 fn readers(topics: &Topics, all: &mut Families) {
     let each = |family: &mut Family, number: fn(Sums) -> u64| {
-        for (topic, wire) in topics.iter().flat_map(|topic| PROTOCOLS.into_iter().map(move |wire| (topic, wire))) {
-            family.put(by_wire(topic, name(wire)), number(topic.tally.form(wire.index())));
+        let forms = |topic| FORM_NAMES.into_iter().enumerate().map(move |form| (topic, form));
+        for (topic, (form, name)) in topics.iter().flat_map(forms) {
+            family.put(by_wire(topic, name), number(topic.tally.form(form)));
         }
     };
     each(all.gauge("readers", "Readers connected now"), |form| form.readers);
@@ -185,4 +187,16 @@ fn scripts(site: &Site, all: &mut Families) {
     each(all.counter("script_timeouts", "Those of them that took too long"), |figures| &figures.timeouts);
     let help = "Bytes that the script held a moment ago";
     each(all.bytes(MetricType::Gauge, "script_memory", help), |figures| &figures.memory);
+}
+
+fn broker(site: &Site, all: &mut Families) {
+    all.gauge("mqtt_clients", "MQTT clients connected now").put(Vec::new(), site.mqtt.clients() as u64);
+    let Some(publisher) = &site.mqtt.publisher else { return };
+    let connected = publisher.health.get().state == State::Connected;
+    all.gauge("mqtt_publisher_connected", "Whether the broker is there").put(Vec::new(), connected.into());
+    let help = "Events that the broker has acknowledged";
+    all.counter("mqtt_published_events", help).put(Vec::new(), publisher.published());
+    let help = "Events that the broker was away for too long to get";
+    all.counter("mqtt_lost_events", help).put(Vec::new(), publisher.lost());
+    all.gauge("mqtt_behind_events", "Events that wait for the broker").put(Vec::new(), publisher.behind());
 }

@@ -61,6 +61,7 @@ async fn own(site: &Site, collected: Option<&Collected>) -> Value {
         "ready": site.is_ready(),
         "connections": site.connections(),
         "max_connections": site.rules.max_connections,
+        "mqtt": site.mqtt.describe(),
         "topics": topics,
         "upstreams": upstreams.collect::<Vec<_>>(),
         "scripts": scripts(site),

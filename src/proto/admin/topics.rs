@@ -6,13 +6,10 @@ use super::{
 };
 use crate::{
     log::{Entry, Log},
-    proto::{
-        shard::Hop,
-        wire::{PROTOCOLS, Wire},
-    },
+    proto::{shard::Hop, wire::Wire},
     recorder::Vitals,
     site::Site,
-    tally::{ENDINGS, Sums},
+    tally::{ENDINGS, FORMS, Sums},
     topic::Topic,
 };
 use serde_json::{Map, Value, json};
@@ -91,18 +88,16 @@ fn describe_journal(vitals: &Vitals) -> Value {
 
 /// A number for each wire form, by its name.
 fn by_wire(topic: &Topic, number: impl Fn(Sums) -> u64) -> Value {
-    let pair = |wire: Wire| (name(wire).to_owned(), number(topic.tally.form(wire.index())).into());
-    Value::Object(PROTOCOLS.into_iter().map(pair).collect())
+    let pair = |(form, name): (usize, &&str)| ((*name).to_owned(), number(topic.tally.form(form)).into());
+    Value::Object(FORM_NAMES.iter().enumerate().map(pair).collect())
 }
+
+/// What the forms of the tally are called here.
+pub const FORM_NAMES: [&str; FORMS] = ["ws", "link", "sse", "ndjson", "mqtt"];
 
 /// What a wire form is called here.
 pub fn name(wire: Wire) -> &'static str {
-    match wire.protocol() {
-        Wire::Ws => "ws",
-        Wire::Link => "link",
-        Wire::Sse => "sse",
-        _ => "ndjson",
-    }
+    FORM_NAMES[wire.protocol().index()]
 }
 
 /// The newest event: when it happened by the origin's clock, when it arrived by ours.

@@ -1,0 +1,106 @@
+//! A connection that is read and written by one task, and what waits for it.
+
+use crate::tls::Stream;
+use bytes::{Buf, Bytes, BytesMut};
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+/// What is read at once.
+const BLOCK: usize = 8 << 10;
+
+/// The connection and what waits for it.
+pub struct Line {
+    /// The connection.
+    pub stream: Stream,
+    out: VecDeque<Bytes>,
+    unflushed: bool,
+}
+
+/// What became of the connection.
+pub enum Moved {
+    /// So many bytes came; with 0 no more will.
+    Read(usize),
+    /// All that waited is with the kernel.
+    Flushed,
+}
+
+impl Line {
+    /// A connection that is to be sent this first.
+    pub fn new(stream: Stream, first: Bytes) -> Self {
+        let mut line = Line { stream, out: VecDeque::new(), unflushed: false };
+        line.send(first);
+        line
+    }
+
+    /// Whether all that was sent is with the kernel.
+    pub fn is_clear(&self) -> bool {
+        self.out.is_empty() && !self.unflushed
+    }
+
+    /// Bytes that are not.
+    pub fn waiting(&self) -> usize {
+        self.out.iter().map(Bytes::len).sum()
+    }
+
+    /// Sends this behind what waits.
+    pub fn send(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.out.push_back(bytes);
+            self.unflushed = true;
+        }
+    }
+
+    /// Writes what waits, and reads if asked to. Nothing is lost when this is dropped in between.
+    ///
+    /// # Errors
+    /// What ended the connection.
+    pub async fn go_on(&mut self, inbound: &mut BytesMut, reads: bool) -> io::Result<Moved> {
+        poll_fn(|cx| self.poll(cx, reads.then_some(&mut *inbound))).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, inbound: Option<&mut BytesMut>) -> Poll<io::Result<Moved>> {
+        while let Some(front) = self.out.front_mut() {
+            match Pin::new(&mut self.stream).poll_write(cx, front)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(n) => front.advance(n),
+                Poll::Pending => break,
+            }
+            if front.is_empty() {
+                self.out.pop_front();
+            }
+        }
+        if self.out.is_empty() && self.unflushed && Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() {
+            self.unflushed = false;
+            return Poll::Ready(Ok(Moved::Flushed));
+        }
+        let Some(inbound) = inbound else { return Poll::Pending };
+        let mut block = [const { MaybeUninit::uninit() }; BLOCK];
+        let mut read = ReadBuf::uninit(&mut block);
+        std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+        inbound.extend_from_slice(read.filled());
+        Poll::Ready(Ok(Moved::Read(read.filled().len())))
+    }
+
+    /// Sends what waits, and closes; a peer whose turn it is to close first is waited for.
+    ///
+    /// # Errors
+    /// What ended the connection.
+    pub async fn close(&mut self, awaits_peer: bool) -> io::Result<()> {
+        let mut rest = BytesMut::new();
+        while !self.is_clear() {
+            self.go_on(&mut rest, false).await?;
+        }
+        self.stream.shutdown().await?;
+        while awaits_peer && !matches!(self.go_on(&mut rest, true).await?, Moved::Read(0)) {
+            rest.clear();
+        }
+        Ok(())
+    }
+}
