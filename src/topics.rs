@@ -5,18 +5,23 @@ use std::{
     collections::HashMap,
     sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
+use tokio::sync::watch;
 
 /// See the module's text.
 #[derive(Default)]
-pub struct Topics(RwLock<HashMap<String, Arc<Topic>>>);
+pub struct Topics {
+    by_path: RwLock<HashMap<String, Arc<Topic>>>,
+    /// How often one was added.
+    added: watch::Sender<u64>,
+}
 
 impl Topics {
     fn read(&self) -> RwLockReadGuard<'_, HashMap<String, Arc<Topic>>> {
-        self.0.read().unwrap_or_else(|p| p.into_inner())
+        self.by_path.read().unwrap_or_else(|p| p.into_inner())
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<String, Arc<Topic>>> {
-        self.0.write().unwrap_or_else(|p| p.into_inner())
+        self.by_path.write().unwrap_or_else(|p| p.into_inner())
     }
 
     /// Serves the topic at its path.
@@ -27,6 +32,12 @@ impl Topics {
     /// Serves the topic at another path as well.
     pub fn add_at(&self, path: String, topic: Arc<Topic>) {
         self.write().insert(path, topic);
+        self.added.send_modify(|added| *added += 1);
+    }
+
+    /// Changes when a topic was added.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.added.subscribe()
     }
 
     /// Nothing is at this path any more.

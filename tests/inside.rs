@@ -449,7 +449,7 @@ fn every_delivery_is_counted_once_per_reader_and_wire() {
     }
     let told = status(&hub);
     assert_eq!(topic(&told)["delivered_events"], expected.iter().map(|(_, delivered, _)| delivered).sum::<u64>());
-    assert_eq!(topic(&told)["readers_by_wire"], json!({"ws": 3, "link": 0, "sse": 1, "ndjson": 1}));
+    assert_eq!(topic(&told)["readers_by_wire"], json!({"ws": 3, "link": 0, "sse": 1, "ndjson": 1, "mqtt": 0}));
     assert_eq!((&topic(&told)["events"], &topic(&told)["readers"]), (&json!(EVENTS), &json!(5)));
     drop((ws, picky, events, lines));
     hub.has("readers", 0);

@@ -110,7 +110,7 @@ pub async fn run(
     let (topic, mut past) = build_topic(&plan, &script_stages)?;
     site.repeats.restore(&topic.path, std::mem::take(&mut past.tags));
     let topic = Arc::new(topic);
-    telling::set_up(&mut site, &plan)?;
+    telling::set_up(&mut site, &plan, &topic)?;
     registering::set_up(&mut site, &plan, &topic, &past.notes, &mut watched)?;
     if plan.has_topic() {
         site.add(topic.clone());

@@ -7,7 +7,7 @@ use crate::site::Site;
 use hyper::{header, http::request::Parts};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text},
+    encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
@@ -55,7 +55,8 @@ impl Collector for Scrape {
             let mut metric = encoder.encode_descriptor(family.name, family.help, family.unit.as_ref(), family.kind)?;
             for (labels, value) in &family.samples {
                 match (family.kind, labels.is_empty()) {
-                    (MetricType::Counter, _) => ConstCounter::new(*value).encode(metric.encode_family(labels)?)?,
+                    (MetricType::Counter, true) => metric.encode_counter::<NoLabelSet, _, u64>(value, None)?,
+                    (MetricType::Counter, false) => ConstCounter::new(*value).encode(metric.encode_family(labels)?)?,
                     (_, false) => ConstGauge::new(*value).encode(metric.encode_family(labels)?)?,
                     (_, true) => metric.encode_gauge(value)?,
                 }

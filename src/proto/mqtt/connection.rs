@@ -66,6 +66,7 @@ pub async fn serve(
     let connect = match timeout(site.rules.handshake_timeout, handshake::connect(&mut channel)).await {
         Ok(Ok(connect)) => connect,
         Ok(Err(Refused::Fault(fault))) => return refuse(channel, Version::V4, fault.code, fault.why, peer).await,
+        Ok(Err(Refused::Broken(fault))) => return channel.close(Some(fault)).await,
         Ok(Err(Refused::Gone(error))) => return tracing::debug!(?peer, %error, "no MQTT client"),
         Err(_) => return tracing::debug!(?peer, "no CONNECT in time"),
     };
@@ -103,7 +104,7 @@ async fn sit(site: &Arc<Site>, mut channel: Channel, connect: Connect, reader: R
     let (present, asked) = (seated.session.is_some(), handshake::expiry(&connect));
     let shorter = (asked > MAX_EXPIRY && connect.version == Version::V5).then_some(MAX_EXPIRY);
     channel.send(handshake::welcome(site, connect.version, present, given.as_deref(), shorter).freeze());
-    seated.session.get_or_insert_default().resume(&reader);
+    seated.session.get_or_insert_default().resume(site, &reader);
     let mut connection = Connection {
         site: site.clone(),
         channel,
@@ -142,7 +143,7 @@ struct Connection {
 impl Connection {
     async fn run(&mut self, session: &mut Session, mut sitter: Sitter) -> End {
         let site = self.site.clone();
-        let drained = site.turn_to_leave();
+        let (drained, mut named) = (site.turn_to_leave(), site.topics.watch());
         tokio::pin!(drained);
         let mut end = self.take_input(session);
         loop {
@@ -163,6 +164,7 @@ impl Connection {
                     Err(error) => return End::Gone(error.to_string()),
                 },
                 () = session.changed(), if !full => {}
+                _ = named.changed() => session.find_places(&site, &self.reader),
                 () = room(self.waiting.as_ref()), if self.waiting.is_some() => {
                     self.say_waiting(session);
                     end = self.take_input(session);

@@ -7,7 +7,13 @@ use super::{
     session::Reader,
     write::{self, put_text},
 };
-use crate::{audience::Viewer, proto::line::Moved, site::Site, token::Grant, units::now_ms};
+use crate::{
+    audience::Viewer,
+    proto::{line::Moved, ws::frame},
+    site::Site,
+    token::Grant,
+    units::now_ms,
+};
 use bytes::{BufMut, BytesMut};
 use std::{io, sync::Arc, time::Duration};
 
@@ -28,6 +34,8 @@ pub enum Refused {
     Gone(io::Error),
     /// The peer broke a rule.
     Fault(Fault),
+    /// It broke one of the WebSocket around it.
+    Broken(frame::Fault),
 }
 
 impl From<io::Error> for Refused {
@@ -42,8 +50,7 @@ impl From<io::Error> for Refused {
 /// Why there was none.
 pub async fn connect(channel: &mut Channel) -> Result<Connect, Refused> {
     loop {
-        let wrong = |fault: crate::proto::ws::frame::Fault| io::Error::other(fault.reason);
-        if !channel.unwrap().map_err(wrong)? {
+        if !channel.unwrap().map_err(Refused::Broken)? {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         if channel.inbound.first().is_some_and(|first| *first != super::packet::kind::CONNECT << 4) {

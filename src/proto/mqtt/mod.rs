@@ -5,6 +5,7 @@
 
 pub mod channel;
 mod connection;
+mod fields;
 mod filter;
 mod handshake;
 mod naming;

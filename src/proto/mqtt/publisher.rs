@@ -64,16 +64,18 @@ pub struct Publisher {
     pub retry_max: Duration,
     /// How the connection is doing.
     pub health: Health,
+    topic: Arc<Topic>,
     published: AtomicU64,
     lost: AtomicU64,
-    behind: AtomicU64,
+    /// The offset below which the broker has everything.
+    reached: AtomicU64,
 }
 
 impl Publisher {
-    /// To this broker.
-    pub fn new(url: Url, dialer: Dialer, retry_max: Duration) -> Self {
-        let [published, lost, behind] = [const { AtomicU64::new(0) }; 3];
-        Publisher { url, dialer, retry_max, health: Health::default(), published, lost, behind }
+    /// Tells this broker what the topic says from now on.
+    pub fn new(url: Url, dialer: Dialer, retry_max: Duration, topic: Arc<Topic>) -> Self {
+        let (published, lost, reached) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(topic.log.end()));
+        Publisher { url, dialer, retry_max, health: Health::default(), topic, published, lost, reached }
     }
 
     /// Events that the broker has acknowledged.
@@ -88,7 +90,7 @@ impl Publisher {
 
     /// Events that wait for it.
     pub fn behind(&self) -> u64 {
-        self.behind.load(Relaxed)
+        self.topic.log.end().saturating_sub(self.reached.load(Relaxed))
     }
 
     /// For the status.
@@ -108,11 +110,11 @@ impl Publisher {
         })
     }
 
-    /// Publishes what the topic tells from now on, for ever.
-    pub async fn run(self: Arc<Self>, site: Arc<Site>, topic: Arc<Topic>) {
-        let naming = Naming::of(&site, &topic);
-        let (cursor, changes) = (topic.log.end(), topic.log.watch());
-        let mut outbox = Outbox { to: self.clone(), topic, naming, changes, cursor, sent: VecDeque::new() };
+    /// Goes on for ever.
+    pub async fn run(self: Arc<Self>, site: Arc<Site>) {
+        let naming = Naming::of(&site, &self.topic);
+        let (cursor, changes) = (self.reached.load(Relaxed), self.topic.log.watch());
+        let mut outbox = Outbox { to: self.clone(), naming, changes, cursor, sent: VecDeque::new() };
         let (broker, mut failures) = (redacted(&self.url), 0);
         loop {
             let ended = outbox.connect_and_go_on(&site.instance).await;
@@ -133,7 +135,6 @@ impl Publisher {
 /// What goes to the broker.
 struct Outbox {
     to: Arc<Publisher>,
-    topic: Arc<Topic>,
     naming: Naming,
     changes: watch::Receiver<u64>,
     cursor: u64,
@@ -240,7 +241,7 @@ impl Outbox {
         let mut items = Vec::new();
         while self.sent.len() < WINDOW && out.len() < ENOUGH {
             items.clear();
-            match self.topic.log.read(self.cursor, ENOUGH, &mut items) {
+            match self.to.topic.log.read(self.cursor, ENOUGH, &mut items) {
                 Err(lost) => {
                     let count = lost.resume - self.cursor;
                     warn!(broker = %redacted(&self.to.url), count, "events are lost: the broker was away for too long");
@@ -258,8 +259,7 @@ impl Outbox {
                 }
             }
         }
-        let waiting = self.topic.log.end().saturating_sub(self.cursor) + self.sent.len() as u64;
-        self.to.behind.store(waiting, Relaxed);
+        self.to.reached.store(self.sent.front().map_or(self.cursor, |(_, first)| *first), Relaxed);
     }
 
     /// Events for some readers only, and those for a role, are not for a broker, which knows neither.

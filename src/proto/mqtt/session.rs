@@ -141,14 +141,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// A client is back, with these rights: what it had not acknowledged comes again, and from there it goes on. QoS 0 is
+    /// A client is there, with these rights: what it had not acknowledged comes again, and from there it goes on. QoS 0 is
     /// only for who is there.
-    pub fn resume(&mut self, reader: &Reader) {
+    pub fn resume(&mut self, site: &Site, reader: &Reader) {
         self.places.retain(|place| reader.may_read(&place.topic().path));
         let mut identifiers = Identifiers { last: self.identifiers.last, used: HashSet::new() };
         identifiers.used.extend(self.places.iter().flat_map(Place::waiting));
         self.identifiers = identifiers;
         self.places.iter_mut().for_each(|place| place.enter(reader, true));
+        self.find_places(site, reader);
     }
 
     /// The client is gone for now.
@@ -183,10 +184,10 @@ impl Session {
         if known { reason::SUCCESS } else { reason::NO_SUBSCRIPTION }
     }
 
-    /// Begins to read every topic that a filter reaches, from now on.
-    fn find_places(&mut self, site: &Site, reader: &Reader) {
+    /// Begins to read every topic that a filter reaches, from now on; also one that was named since.
+    pub fn find_places(&mut self, site: &Site, reader: &Reader) {
         for topic in site.topics() {
-            let known = self.places.iter().any(|place| place.topic().path == topic.path);
+            let known = self.places.iter().any(|place| Arc::ptr_eq(place.topic(), &topic));
             if known || !reader.may_read(&topic.path) {
                 continue;
             }
