@@ -6,7 +6,17 @@ mod services;
 use common::{Running, Scratch, eventually, raw};
 use serde_json::{Value, json};
 use services::{at, get, history, post, register, registry, send, timeless, told};
-use std::thread;
+use std::{
+    collections::HashSet,
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 fn journaled(scratch: &Scratch, options: &str) -> Running {
     registry(&format!("--journal {} {options}", scratch.arg("journal")))
@@ -67,46 +77,96 @@ fn who_is_not_heard_again_is_removed() {
     assert_eq!(get(&registry, "/health").1["nodes"], 0);
 }
 
-#[test]
-fn kills_under_load_lose_nothing_that_was_answered() {
-    let scratch = Scratch::new();
-    let mut registry = journaled(&scratch, "--history-bytes 64KiB");
-    let mut answered = Vec::new();
-    for round in 0..5u16 {
-        let url = at(&registry, "/register");
-        let client = thread::spawn(move || {
-            let mut ports = Vec::new();
-            for port in (1 + round * 1000)..(1000 + round * 1000) {
-                let body = json!({"serviceName": "web", "host": "localhost", "port": port}).to_string();
-                let Some(200) = try_post(&url, &body) else { break };
-                ports.push(port);
+/// What was seen by a reader that goes on where it stood whenever the connection ends: ids and texts.
+type Seen = Arc<Mutex<Vec<(String, String)>>>;
+
+/// Reads by SSE until it is told to stop.
+fn follow(port: u16, seen: &Seen, stop: &AtomicBool) {
+    let mut last = String::from("oldest");
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(mut stream) = TcpStream::connect(("localhost", port)) else {
+            thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        let request = format!("GET /events?since={last} HTTP/1.0\r\nHost: h\r\nAccept: text/event-stream\r\n\r\n");
+        let asked = stream.set_read_timeout(Some(Duration::from_millis(500)));
+        if asked.and_then(|()| stream.write_all(request.as_bytes())).is_err() {
+            continue;
+        }
+        let (mut id, mut data) = (None, None);
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if let Some(text) = line.strip_prefix("id: ") {
+                id = Some(text.to_owned());
+            } else if let Some(text) = line.strip_prefix("data: ") {
+                data = Some(text.to_owned());
+            } else if line.is_empty() {
+                last = id.take().unwrap_or(last);
+                seen.lock().expect("no panic").extend(data.take().map(|data| (last.clone(), data)));
             }
-            ports
-        });
-        eventually("some registrations", || {
-            (get(&registry, "/health").1["nodes"].as_u64() > Some(answered.len() as u64 + 20)).then_some(())
-        });
-        registry.kill9();
-        answered.extend(client.join().expect("no panic"));
-        registry.start_again();
-        let (_, service) = get(&registry, "/services/web");
-        let there: Vec<&str> = service["instances"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .filter_map(|node| node["address"].as_str())
-            .collect();
-        for port in &answered {
-            assert!(there.contains(&format!("localhost:{port}").as_str()), "lost {port} in round {round}");
         }
     }
 }
 
+/// Registers and configures until nobody answers; the numbers that were answered.
+fn change(registry: &str, from: u16) -> Vec<u16> {
+    let mut answered = Vec::new();
+    for n in from..from + 999 {
+        let register = json!({"serviceName": "web", "host": "localhost", "port": n}).to_string();
+        let set = json!({"serviceName": "web", "key": format!("k{n}"), "value": n}).to_string();
+        let both = [("/register", register), ("/config/set", set)];
+        if !both.iter().all(|(path, body)| try_post(&format!("{registry}{path}"), body) == Some(200)) {
+            break;
+        }
+        answered.push(n);
+    }
+    answered
+}
+
+#[test]
+fn fifty_kills_under_load_lose_nothing_that_was_answered_and_repeat_nothing() {
+    let scratch = Scratch::new();
+    let mut registry = journaled(&scratch, "--heartbeat-timeout 1h --history 100000 --history-bytes 64MiB");
+    let (seen, stop, port) = (Seen::default(), Arc::new(AtomicBool::new(false)), registry.port());
+    let following = thread::spawn({
+        let (seen, stop) = (seen.clone(), stop.clone());
+        move || follow(port, &seen, &stop)
+    });
+    let mut answered = Vec::new();
+    for round in 0..50u16 {
+        let nodes = |registry: &Running| get(registry, "/health").1["nodes"].as_u64().expect("a number");
+        let (url, before) = (at(&registry, ""), nodes(&registry));
+        let client = thread::spawn(move || change(&url, 1 + round * 1000));
+        eventually("some changes", || (nodes(&registry) > before + 5).then_some(()));
+        registry.kill9();
+        answered.extend(client.join().expect("no panic"));
+        registry.start_again();
+        let (service, configs) = (get(&registry, "/services/web").1, get(&registry, "/config/all?serviceName=web").1);
+        let instances = service["instances"].as_array().expect("a list").iter();
+        let there: HashSet<&str> = instances.filter_map(|node| node["address"].as_str()).collect();
+        for n in &answered {
+            assert!(there.contains(format!("localhost:{n}").as_str()), "lost instance {n} in round {round}");
+            assert_eq!(configs[format!("k{n}")]["value"], *n, "lost key {n} in round {round}");
+        }
+    }
+    register(&registry, "end", 1);
+    let texts = || seen.lock().expect("no panic").iter().map(|(_, text)| text.clone()).collect::<Vec<_>>();
+    eventually("the last event", || texts().last().is_some_and(|text| text.contains("end:localhost:1")).then_some(()));
+    stop.store(true, Ordering::Relaxed);
+    registry.kill9();
+    following.join().expect("no panic");
+    registry.start_again();
+    let ids: HashSet<String> = seen.lock().expect("no panic").iter().map(|(id, _)| id.clone()).collect();
+    assert_eq!(ids.len(), texts().len(), "no id twice");
+    let told = get(&registry, "/events?limit=100000").1;
+    let told: Vec<String> = told.as_array().expect("events").iter().map(Value::to_string).collect();
+    assert!(told == texts(), "what a reader saw that came back is what there is: {} and {}", told.len(), texts().len());
+}
+
 /// The status; `None` when there is no whole answer.
 fn try_post(url: &str, body: &str) -> Option<u16> {
-    use std::io::{Read, Write};
+    use std::io::Read;
     let (host, port, path) = raw::split_url(url);
-    let mut stream = std::net::TcpStream::connect((host.as_str(), port)).ok()?;
+    let mut stream = TcpStream::connect((host.as_str(), port)).ok()?;
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
