@@ -3,8 +3,8 @@
 mod common;
 mod services;
 
-use common::{Running, Scratch, Wsevent, eventually, find_program, root};
-use services::{register, signed_in};
+use common::{Running, Scratch, Wsevent, eventually, find_program, root, run};
+use services::{register, registry, signed_in};
 use std::{path::PathBuf, process::Command};
 
 fn client(name: &str) -> PathBuf {
@@ -74,6 +74,70 @@ fn the_javascript_client_listens_and_comes_back() {
 #[test]
 fn the_python_client_listens_and_comes_back() {
     listens(python());
+}
+
+/// Is away, and hears afterwards what happened meanwhile, once.
+fn resumes(program: Wsevent) {
+    let scratch = Scratch::new();
+    let mut registry = registry(&format!("--journal {}", scratch.arg("journal")));
+    let client = program.arg(format!("ws://{}", registry.address())).start();
+    says(&client, r#"subscribed {"event":"service_registered","nodeId":"api:localhost:9"}"#, 1);
+    register(&registry, "web", 1);
+    says(&client, "service_registered web:localhost:1", 1);
+    for round in 0..3 {
+        registry.restart();
+        // The client waits for half a second at least before it comes back.
+        (2..=4).for_each(|port| register(&registry, "web", 10 * round + port));
+        says(&client, &format!("service_registered web:localhost:{}", 10 * round + 4), 1);
+        (2..=4).for_each(|port| {
+            assert_eq!(said(&client, &format!("service_registered web:localhost:{}", 10 * round + port)), 1)
+        });
+    }
+    assert_eq!(said(&client, "service_registered web:localhost:1"), 1);
+    // Nothing is known of what was, and so it goes on from there.
+    registry.kill9();
+    std::fs::remove_dir_all(scratch.path("journal")).expect("a journal");
+    registry.start_again();
+    let mut ports = 500..;
+    eventually("a new life", || {
+        register(&registry, "web", ports.next()?);
+        client.stdout().contains("web:localhost:5").then_some(())
+    });
+}
+
+#[test]
+fn the_javascript_client_resumes() {
+    resumes(javascript());
+}
+
+#[test]
+fn the_python_client_resumes() {
+    resumes(python());
+}
+
+#[test]
+fn the_python_package_is_built_as_it_stands() {
+    let (scratch, own) = (Scratch::new(), root().join("target/clients/venv/bin/python"));
+    let mut build = Command::new(own);
+    build.args(["-m", "build", "--no-isolation", "--outdir", &scratch.arg("dist")]).arg(copied(&scratch));
+    let built = run(build);
+    assert_eq!(built.code, 0, "is the package build there? scripts/test installs it: {}", built.stderr);
+    let mut list = Command::new("python3");
+    list.args(["-m", "zipfile", "-l", &scratch.arg("dist/wsevent_client-0.1.0-py3-none-any.whl")]);
+    let listed = run(list);
+    for file in
+        ["wsevent_client/__init__.py", "wsevent_client/aio.py", "wsevent_client/threaded.py", "wsevent_client/py.typed"]
+    {
+        assert!(listed.stdout.contains(file), "{file} is not in {}", listed.stdout);
+    }
+}
+
+/// The Python package's sources, where a build may leave what it likes.
+fn copied(scratch: &Scratch) -> String {
+    let mut copy = Command::new("cp");
+    copy.arg("-r").arg(root().join("clients/python")).arg(scratch.path("python"));
+    assert_eq!(run(copy).code, 0);
+    scratch.arg("python")
 }
 
 #[test]

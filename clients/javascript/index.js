@@ -5,6 +5,8 @@
   /** The first and the longest pause before a lost connection is opened again, in milliseconds. */
   const FIRST_PAUSE = 1000;
   const LONGEST_PAUSE = 30000;
+  /** Each event comes in an envelope that says where it stands among the others. */
+  const PROTOCOL = 'cloudevents.json';
 
   /** What the browser has, and Node from 22 on; else the package `ws`. */
   function socketClass() {
@@ -31,6 +33,10 @@
     #wanted = [];
     /** What the next connection has to hear. */
     #pending = [];
+    /** Where the last event stood. */
+    #position = null;
+    /** What comes is told again from where the last connection ended. */
+    #resuming = false;
 
     constructor(url = 'ws://localhost:8080', token = null) {
       this.#url = url;
@@ -79,6 +85,7 @@
 
     disconnect() {
       this.#lasting = false;
+      this.#position = null;
       clearTimeout(this.#timer);
       this.#socket?.close();
     }
@@ -101,7 +108,7 @@
       return new Promise((resolve, reject) => {
         let socket;
         try {
-          socket = new (socketClass())(this.#url);
+          socket = new (socketClass())(this.#url, PROTOCOL);
         } catch (error) {
           this.#opened = null;
           reject(error);
@@ -130,11 +137,15 @@
       if (this.#token) this.#say({ auth: this.#token });
       [...this.#wanted, ...this.#pending].forEach((message) => this.#say(message));
       this.#pending = [];
+      this.#resuming = this.#position !== null;
+      if (this.#resuming) this.#say({ resume: this.#position });
     }
 
     #lose(event) {
       this.#socket = null;
       this.#opened = null;
+      // What came behind the last event is forgotten there: on from the oldest that is known.
+      if (event.code === 1013 && event.reason.startsWith('gone')) this.#position = 'oldest';
       if (this.#lasting) {
         this.#timer = setTimeout(() => this.connect(), jittered(this.#pause));
         this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE);
@@ -151,6 +162,13 @@
       }
       // The server speaks with us: the next loss is a new one.
       this.#pause = FIRST_PAUSE;
+      if (message.specversion) {
+        if (this.#resuming) return;
+        this.#position = message.wseventid;
+        message = message.data;
+      } else if (message.type === 'resumed' || message.type === 'error') {
+        this.#resuming = false;
+      }
       if (message.type === 'token_refreshed') this.#token = message.token;
       // Trying again with the same token would not help.
       if (message.type === 'auth_failed' || message.type === 'auth_required') this.#lasting = false;

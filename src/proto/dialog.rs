@@ -1,6 +1,6 @@
 //! A reader on a WebSocket that is spoken with: what it says decides what it sees.
 
-use crate::matcher::Match;
+use crate::{id::Since, matcher::Match};
 use std::time::Instant;
 
 /// What is done about a message, in order.
@@ -10,6 +10,8 @@ pub enum Said {
     Text(String),
     /// From here on it sees what this matches; without one everything.
     See(Option<Match>),
+    /// It goes on from there, whatever it has seen.
+    From(Since),
     /// It must say something good before then.
     Await(Option<Instant>),
     /// What lets it in ends then.

@@ -207,6 +207,7 @@ impl Session {
                     self.line.send(frame.finish().bytes().clone());
                 }
                 Said::See(wanted) => self.steps.see(wanted),
+                Said::From(since) => self.steps.seek(since),
                 Said::Await(deadline) => self.deadline = deadline,
                 Said::Expire(when) => self.steps.expire(when),
                 Said::Refuse => return Some(Farewell::Refused),

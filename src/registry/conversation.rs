@@ -8,6 +8,7 @@ use super::{
     interest::{Interest, MAX_FILTERS, Wrong},
 };
 use crate::{
+    id::Since,
     matcher::Match,
     proto::{
         auth,
@@ -79,7 +80,7 @@ impl Conversation {
         vec![Said::Await(None), expires, self.see(), said]
     }
 
-    /// One of subscribe, unsubscribe and refresh.
+    /// One of subscribe, unsubscribe, resume and refresh.
     fn ask(&mut self, message: &Map<String, Value>) -> Vec<Said> {
         if let Some(wanted) = message.get("subscribe") {
             let mut interest = self.interest.clone();
@@ -93,6 +94,9 @@ impl Conversation {
         if let Some(unwanted) = message.get("unsubscribe") {
             let removed = self.interest.remove(unwanted);
             return self.answer(removed, json!({ "type": "unsubscribed" }));
+        }
+        if let Some(position) = message.get("resume") {
+            return resume(position);
         }
         match message.get("refresh_token") {
             Some(Value::Bool(true)) => self.refresh(),
@@ -123,6 +127,16 @@ impl Conversation {
         let expires = Said::Expire(member.ends.map(auth::instant_of));
         self.member = Some(member);
         vec![expires, answer(json!({ "type": "token_refreshed", "event": "token_refreshed", "token": token }))]
+    }
+}
+
+/// On behind an event that it has seen on another connection, or from the oldest one on.
+fn resume(position: &Value) -> Vec<Said> {
+    match position.as_str().map(Since::parse) {
+        Some(Ok(since @ (Since::After(_) | Since::Oldest))) => {
+            vec![Said::From(since), answer(json!({ "type": "resumed" }))]
+        }
+        _ => vec![error("Invalid position")],
     }
 }
 
@@ -169,6 +183,7 @@ mod tests {
         assert!(both[0].contains("authenticated") && both[1] == r#"{"type":"subscribed","filter":true}"#);
         assert_eq!(texts(client.hear(br#"{"unsubscribe":true}"#)), [r#"{"type":"unsubscribed"}"#]);
         assert!(texts(client.hear(br#"{"refresh_token":true}"#))[0].contains("Not authenticated"));
+        assert!(texts(client.hear(br#"{"resume":"nowhere"}"#))[0].contains("Invalid position"));
     }
 
     #[test]

@@ -15,6 +15,8 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 # The first and the longest pause before a lost connection is opened again, in seconds.
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
+# Each event comes in an envelope that says where it stands among the others.
+PROTOCOL: Any = "cloudevents.json"
 
 Handler = Callable[[Any], Any]
 log = logging.getLogger("wsevent_client")
@@ -34,6 +36,8 @@ class AsyncWebSocketClient:
         self._opened: Optional[asyncio.Future] = None
         self._lasting = True
         self._now = asyncio.Event()
+        self._position: Optional[str] = None  # where the last event stood
+        self._resuming = False  # what comes is told again from where the last connection ended
 
     def on_event(self, name: str, handler: Handler) -> None:
         """Calls the handler with each event of this name, or answer of this type; `error` and `close` are told, too."""
@@ -72,6 +76,7 @@ class AsyncWebSocketClient:
     async def disconnect(self) -> None:
         """Closes the connection for good."""
         self._lasting = False
+        self._position = None
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -86,7 +91,7 @@ class AsyncWebSocketClient:
         pause = FIRST_PAUSE
         while True:
             try:
-                async with connect(self._url) as socket:
+                async with connect(self._url, subprotocols=[PROTOCOL]) as socket:
                     pause = FIRST_PAUSE
                     await self._talk(socket, opened)
             except (OSError, WebSocketException) as error:
@@ -108,7 +113,9 @@ class AsyncWebSocketClient:
     async def _talk(self, socket: ClientConnection, opened: asyncio.Future) -> None:
         self._outbox = asyncio.Queue()
         greeting = [{"auth": self._token}] if self._token else []
-        for message in greeting + self._wanted + self._pending:
+        resume = [{"resume": self._position}] if self._position else []
+        self._resuming = bool(resume)
+        for message in greeting + self._wanted + self._pending + resume:
             self._outbox.put_nowait(message)
         self._pending.clear()
         speaker = asyncio.create_task(self._speak(socket, self._outbox))
@@ -122,6 +129,9 @@ class AsyncWebSocketClient:
         finally:
             self._outbox = None
             speaker.cancel()
+            if socket.close_code == 1013 and (socket.close_reason or "").startswith("gone"):
+                # What came behind the last event is forgotten there: on from the oldest that is known.
+                self._position = "oldest"
 
     async def _speak(self, socket: ClientConnection, outbox: asyncio.Queue[dict]) -> None:
         try:
@@ -135,7 +145,14 @@ class AsyncWebSocketClient:
             message = json.loads(text)
         except ValueError:
             return
+        if "specversion" in message:
+            if self._resuming:
+                return
+            self._position = message["wseventid"]
+            message = message["data"]
         kind = message.get("type")
+        if kind in ("resumed", "error"):
+            self._resuming = False
         if kind == "token_refreshed":
             self._token = message["token"]
         elif kind in ("auth_failed", "auth_required"):

@@ -21,6 +21,7 @@ use crate::{
     sys::Kernel,
     tally::Ending,
     topic::{Manner, Policy, Topic},
+    units::now_ms,
 };
 use bytes::Bytes;
 use pace::Pace;
@@ -253,6 +254,14 @@ impl Steps {
         let wanted = wanted.map(|wanted| self.topic.wishes.share(wanted));
         let Viewer { metadata, relay, .. } = &*self.viewer;
         self.viewer = Arc::new(Viewer { metadata: metadata.clone(), relay: *relay, wanted });
+    }
+
+    /// It goes on from there, whatever it has seen.
+    pub fn seek(&mut self, since: Since) {
+        if !matches!(self.place, Place::Gone) {
+            self.release(true);
+            self.place = Place::New(self.topic.log.seek(Some(&since), now_ms()), Some(since));
+        }
     }
 
     /// What lets it in ends then.
