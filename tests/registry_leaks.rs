@@ -5,11 +5,12 @@ mod services;
 mod tokens;
 
 use common::{
-    Running,
+    Done, Running, Wsevent,
     raw::{self, Raw},
 };
 use serde_json::json;
 use services::{SECRET, at, post, register, registry};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokens::{Keys, claims, now};
 
 /// What no stranger may see anywhere.
@@ -118,6 +119,45 @@ fn a_stranger_hears_nothing_on_any_protocol() {
             let (registry, good) = (&registry, bearer(&keys.sign("HS256", SECRET, json!({}), &viewer)));
             scope.spawn(move || assert!(way(registry, &good).contains(HIDDEN), "{how}"));
         }
+    });
+}
+
+/// What mosquitto's client says that subscribes to everything with this token as its password.
+fn by_mqtt(registry: &Running, token: &str, options: &str) -> Done {
+    let port = registry.port_of("mqtt").to_string();
+    let client = Wsevent::program("mosquitto_sub").args(["-p", &port, "-t", "#", "-t", "maxine/#", "-W", "3"]);
+    let client = client.args(options.split_whitespace());
+    if token.is_empty() { client.run() } else { client.args(["-u", "eve", "-P", token]).run() }
+}
+
+#[test]
+fn a_stranger_hears_nothing_over_mqtt() {
+    let keys = Keys::new();
+    let registry = registry(&format!("--jwt-secret-file {} --mqtt-listen localhost:0", keys.write("own", SECRET)));
+    let good = keys.sign("HS256", SECRET, json!({}), &json!({"username": "ada", "role": "viewer", "exp": now() + 60}));
+    let strangers = strangers(&keys);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                register(&registry, HIDDEN, 1);
+                post(&registry, "/heartbeat", &json!({"nodeId": format!("{HIDDEN}:localhost:1")}));
+            }
+        });
+        let mut leaks = Vec::new();
+        for (who, header) in &strangers {
+            let token = header.trim_end().rsplit([' ', '=']).next().unwrap_or_default();
+            for version in ["-V 311", "-V 5"] {
+                let done = by_mqtt(&registry, token, version);
+                if done.code == 0 || done.stdout.contains(HIDDEN) {
+                    leaks.push(format!("{who} with {version}: {done:?}"));
+                }
+            }
+        }
+        let admitted = by_mqtt(&registry, &good, "-C 1");
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(leaks, Vec::<String>::new());
+        assert!(admitted.stdout.contains(HIDDEN), "{admitted:?}");
     });
 }
 

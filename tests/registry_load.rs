@@ -4,9 +4,10 @@ mod common;
 mod services;
 
 use common::{
-    PATIENCE, Running,
+    PATIENCE, Running, Wsevent, find_program,
     raw::{Frame, Raw, TEXT},
     reader::Reader,
+    root,
 };
 use serde_json::Value;
 use services::{at, get, listener, register, registry};
@@ -18,8 +19,9 @@ use tokio::{
 };
 
 const EVENTS: usize = 1000;
-/// Listeners on each protocol.
+/// Listeners on each protocol of HTTP, and over MQTT.
 const EACH: usize = 200;
+const MQTT: usize = 50;
 
 /// Which instance a text is about.
 fn node(text: &str) -> String {
@@ -56,6 +58,16 @@ async fn by_event_source(mut stream: BufReader<TcpStream>) -> Vec<String> {
     seen
 }
 
+/// All of them in one process.
+fn by_mqtt(registry: &Running) -> Running {
+    let node = find_program("node").expect("node is missing: run scripts/test, which installs it");
+    let url = format!("mqtt://localhost:{}", registry.port_of("mqtt"));
+    let script = root().join("tests/clients/mqtt_readers.mjs");
+    let readers = Wsevent::program(node).arg(script).args([url, MQTT.to_string(), EVENTS.to_string()]).start();
+    assert_eq!(readers.lines(1), ["ready"]);
+    readers
+}
+
 /// Says what means nothing until it is thrown out, again and again.
 fn annoy(url: &str) {
     for round in 0..20 {
@@ -73,7 +85,8 @@ fn annoy(url: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everybody_sees_the_same_in_the_same_order() {
-    let registry = registry("--history 2000");
+    let registry = registry("--history 2000 --heartbeat-timeout 1h --mqtt-listen localhost:0");
+    let over_mqtt = by_mqtt(&registry);
     let mut seen = JoinSet::new();
     for _ in 0..EACH {
         seen.spawn(by_websocket(listener(&registry).await));
@@ -93,5 +106,11 @@ async fn everybody_sees_the_same_in_the_same_order() {
     assert_eq!(told.len(), EVENTS);
     for seen in seen.join_all().await {
         assert!(seen == told, "somebody saw something else");
+    }
+    for line in &over_mqtt.lines(1 + MQTT)[1..] {
+        assert!(
+            serde_json::from_str::<Vec<String>>(line).expect("JSON") == told,
+            "somebody saw something else by MQTT"
+        );
     }
 }

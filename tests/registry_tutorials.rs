@@ -165,6 +165,20 @@ fn a_connection_asks_for_what_it_wants() {
 }
 
 #[test]
+fn an_mqtt_client_hears_without_a_broker() {
+    for program in both("mqtt.cjs", STREAMING, |printed| printed[3].clone()) {
+        let (registry, program) = (registry("--mqtt-listen localhost:0"), program.over_mqtt());
+        let running = program.run(&registry);
+        shows(&running, &["connected", "subscribed"]);
+        register(&registry, "my-service", 3000);
+        let id = "my-service:localhost:3000";
+        shows(&running, &["maxine/registry/events/service_registered", "service_registered", id, "timestamp"]);
+        deregister(&registry, id);
+        shows(&running, &["maxine/registry/events/service_deregistered", "service_deregistered", id]);
+    }
+}
+
+#[test]
 fn what_was_missed_is_asked_for_by_http() {
     for program in both("history.cjs", STREAMING, |printed| printed[4].clone()) {
         let registry = registry("");

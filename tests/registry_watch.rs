@@ -47,7 +47,7 @@ fn list_and_watch(registry: &Running, last: &str) {
 
 #[test]
 fn a_list_and_the_watch_behind_it_miss_nothing_and_repeat_nothing() {
-    let registry = registry("");
+    let registry = registry("--heartbeat-timeout 1h");
     thread::scope(|scope| {
         for service in ["a", "b"] {
             let registry = &registry;

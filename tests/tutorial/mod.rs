@@ -40,6 +40,7 @@ pub struct Program {
     args: Vec<String>,
     token: Option<String>,
     helpers: &'static str,
+    over_mqtt: bool,
 }
 
 impl Program {
@@ -56,7 +57,7 @@ impl Program {
     }
 
     fn at(scratch: Scratch, file: PathBuf) -> Self {
-        Program { scratch, file, args: Vec::new(), token: None, helpers: "" }
+        Program { scratch, file, args: Vec::new(), token: None, helpers: "", over_mqtt: false }
     }
 
     pub fn arg(mut self, arg: &str) -> Self {
@@ -75,11 +76,18 @@ impl Program {
         self
     }
 
+    /// It speaks MQTT with the registry.
+    pub fn over_mqtt(mut self) -> Self {
+        self.over_mqtt = true;
+        self
+    }
+
     /// Runs it beside a registry.
     pub fn run(&self, registry: &Running) -> Running {
         let python = self.file.extension().is_some_and(|ending| ending == "py");
         let line = if python { python_line() } else { self.node_line() };
-        let ports = format!("8080={},3000=0", registry.port());
+        let mqtt = self.over_mqtt.then(|| format!(",1883={}", registry.port_of("mqtt")));
+        let ports = format!("8080={},3000=0{}", registry.port(), mqtt.unwrap_or_default());
         let line = line.arg(&self.file).args(&self.args).env("PORTS", &ports).env("HELPERS", self.helpers);
         self.token.iter().fold(line, |line, token| line.env("TOKEN", token)).start()
     }
@@ -87,7 +95,7 @@ impl Program {
     fn node_line(&self) -> Wsevent {
         let node = find_program("node").expect("node is missing: run scripts/test, which installs it");
         let packages = root().join("tests/clients/node_modules");
-        for package in ["ws", "express"] {
+        for package in ["ws", "express", "mqtt"] {
             assert!(packages.join(package).is_dir(), "the npm package {package} is missing: scripts/test installs it");
         }
         let aliases = self.aliases();
