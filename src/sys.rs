@@ -9,11 +9,18 @@ use std::{os::fd::AsRawFd, time::Duration};
 pub struct Kernel {
     /// Since the peer's kernel last acknowledged anything, probes of a closed window included.
     pub last_ack: Duration,
-    /// Whether everything that was written has been acknowledged.
-    pub all_received: bool,
+    /// Bytes that were written and not acknowledged, those that could not be sent yet included.
+    pub waiting: usize,
 }
 
-/// Asks for it (`TCP_INFO`, tcp(7)); `None` where the system does not say. A reader that is paused keeps acknowledging
+impl Kernel {
+    /// Whether everything that was written has been acknowledged.
+    pub fn all_received(&self) -> bool {
+        self.waiting == 0
+    }
+}
+
+/// Asks for it (`TCP_INFO` and `SIOCOUTQ`, tcp(7)); `None` where the system does not say. A reader that is paused keeps acknowledging
 /// probes, one that is gone does not: nothing else tells the two apart (LINKS 21).
 pub fn kernel_view(socket: &impl AsRawFd) -> Option<Kernel> {
     // SAFETY: `tcp_info` is plain integers, for which all zeroes is a value.
@@ -24,9 +31,12 @@ pub fn kernel_view(socket: &impl AsRawFd) -> Option<Kernel> {
     let status = unsafe {
         libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len)
     };
-    (status == 0).then(|| Kernel {
+    let mut waiting: libc::c_int = 0;
+    // SAFETY: the descriptor is open while `socket` is borrowed; the kernel writes one `int` and keeps no pointer.
+    let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut waiting) };
+    (status == 0 && asked == 0).then(|| Kernel {
         last_ack: Duration::from_millis(info.tcpi_last_ack_recv.into()),
-        all_received: info.tcpi_unacked == 0,
+        waiting: waiting.try_into().unwrap_or(0),
     })
 }
 
@@ -46,6 +56,19 @@ mod tests {
         client.write_all(b"x").expect("writes");
         server.read_exact(&mut [0]).expect("reads");
         let view = kernel_view(&client).expect("Linux says");
-        assert!(view.all_received && view.last_ack < Duration::from_secs(60), "{view:?}");
+        assert!(view.all_received() && view.last_ack < Duration::from_secs(60), "{view:?}");
+    }
+
+    #[test]
+    fn what_a_paused_reader_has_no_room_for_is_not_received() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        let (mut server, _) = listener.accept().expect("accepts");
+        client.set_nonblocking(true).expect("a flag");
+        while client.write(&[0; 1 << 16]).is_ok() {}
+        let full = kernel_view(&client).expect("Linux says").waiting;
+        assert!(full > 0, "the window is closed");
+        server.read_exact(&mut vec![0; full]).expect("reads");
+        assert!(kernel_view(&client).expect("Linux says").waiting < full);
     }
 }

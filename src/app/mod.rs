@@ -44,8 +44,9 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// How long a listener may take to let in who is at the door already.
 const LAST_IN: Duration = Duration::from_secs(1);
-/// How long requests that have come may take to be answered when the readers are gone.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// How long, when every reader has heard the goodbye, requests may take to be answered and goodbyes to be heard out: who
+/// speaks to a process that is gone loses what its kernel still has for it.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// Why a run ended, as `main` turns it into an exit code.
 #[derive(Debug, PartialEq)]
@@ -262,7 +263,8 @@ impl Running<'_> {
         }
         self.site.drain(self.plan.drain_spread);
         if timeout(self.plan.drain_spread + self.plan.drain_timeout, self.readers_gone()).await.is_ok() {
-            let _ = timeout(LAST_ANSWERS.min(self.plan.drain_timeout), self.connections_gone()).await;
+            let heard_out = if *exit == Exit::Done { self.plan.drain_timeout } else { LAST_ANSWERS };
+            let _ = timeout(heard_out.min(self.plan.drain_timeout), self.connections_gone()).await;
         }
     }
 

@@ -1,6 +1,6 @@
 //! A connection that is read and written by one task, and what waits for it.
 
-use crate::tls::Stream;
+use crate::{sys, tls::Stream};
 use bytes::{Buf, Bytes, BytesMut};
 use std::{
     collections::VecDeque,
@@ -9,11 +9,17 @@ use std::{
     mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::timeout,
+};
 
 /// What is read at once.
 const BLOCK: usize = 8 << 10;
+/// How long a goodbye may take from a peer that takes nothing.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// The connection and what waits for it.
 pub struct Line {
@@ -47,6 +53,11 @@ impl Line {
     /// Bytes that are not.
     pub fn waiting(&self) -> usize {
         self.out.iter().map(Bytes::len).sum()
+    }
+
+    /// Bytes that the peer has not got.
+    fn unreceived(&self) -> usize {
+        self.waiting() + sys::kernel_view(self.stream.socket()).map_or(0, |view| view.waiting)
     }
 
     /// Sends this behind what waits.
@@ -88,11 +99,24 @@ impl Line {
         Poll::Ready(Ok(Moved::Read(read.filled().len())))
     }
 
+    /// Writes what waits and closes; with `awaits_peer` waits for its end, too. False if it did not come to that. Who is
+    /// cut off while it takes what waits for it would lose what the kernel still has.
+    pub async fn see_off(&mut self, awaits_peer: bool) -> bool {
+        let mut waited = usize::MAX;
+        while timeout(GOODBYE, self.close(awaits_peer)).await.is_err() {
+            let waiting = self.unreceived();
+            if waiting == 0 || waiting >= std::mem::replace(&mut waited, waiting) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Sends what waits, and closes; a peer whose turn it is to close first is waited for.
     ///
     /// # Errors
     /// What ended the connection.
-    pub async fn close(&mut self, awaits_peer: bool) -> io::Result<()> {
+    async fn close(&mut self, awaits_peer: bool) -> io::Result<()> {
         let mut rest = BytesMut::new();
         while !self.is_clear() {
             self.go_on(&mut rest, false).await?;

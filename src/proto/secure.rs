@@ -31,10 +31,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::time::timeout;
 
-/// How long a goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(5);
 /// Between two looks at the kernel's view of a pinned reader.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Pongs are left out while so much waits for the socket.
@@ -238,8 +235,7 @@ impl Session {
         if self.chunked {
             self.line.send(last_chunk(position).into());
         }
-        let websocket = self.wire.is_websocket();
-        let _ = timeout(GOODBYE, self.line.close(websocket)).await;
-        "done".into()
+        let heard_out = self.line.see_off(self.wire.is_websocket()).await;
+        if heard_out { "done" } else { "no answer to the goodbye" }.into()
     }
 }

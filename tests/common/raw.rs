@@ -248,12 +248,20 @@ impl Raw {
 
     /// Everything up to and with this text.
     pub fn read_until(&mut self, text: &str) -> String {
+        let found = self.read_until_or_end(text);
+        found.unwrap_or_else(|| panic!("the stream ended before {text:?}: {}", String::from_utf8_lossy(&self.buf)))
+    }
+
+    /// The same; `None` when the connection has ended before it.
+    pub fn read_until_or_end(&mut self, text: &str) -> Option<String> {
         loop {
-            if let Some(at) = self.buf.windows(text.len()).position(|found| found == text.as_bytes()) {
+            if let Some(at) = memchr::memmem::find(&self.buf, text.as_bytes()) {
                 let bytes: Vec<u8> = self.buf.drain(..at + text.len()).collect();
-                return String::from_utf8_lossy(&bytes).into_owned();
+                return Some(String::from_utf8_lossy(&bytes).into_owned());
             }
-            assert!(self.fill(), "the stream ended before {text:?}: {}", String::from_utf8_lossy(&self.buf));
+            if !self.fill() {
+                return None;
+            }
         }
     }
 }

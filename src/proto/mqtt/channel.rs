@@ -13,11 +13,8 @@ use crate::{
     tls::Stream,
 };
 use bytes::{Bytes, BytesMut};
-use std::{io, time::Duration};
-use tokio::time::timeout;
+use std::io;
 
-/// How long a goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(5);
 /// FIN and the opcode of a whole binary message.
 const BINARY: u8 = 0x80 | op::BINARY;
 
@@ -114,6 +111,6 @@ impl Channel {
             let (code, reason) = fault.map_or((code::DONE, ""), |fault| (fault.code, fault.reason));
             self.line.send(frame::close_frame(code, reason).freeze());
         }
-        let _ = timeout(GOODBYE, self.line.close(self.websocket.is_some())).await;
+        self.line.see_off(self.websocket.is_some()).await;
     }
 }

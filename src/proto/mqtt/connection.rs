@@ -201,7 +201,7 @@ impl Connection {
             return Some(End::Goodbye(reason::KEEP_ALIVE, "silent for too long", Ending::Silent));
         }
         let view = if session.is_pinned() { sys::kernel_view(self.channel.stream().socket()) } else { None };
-        let dead = view.is_some_and(|view| !view.all_received && view.last_ack >= STALLED);
+        let dead = view.is_some_and(|view| !view.all_received() && view.last_ack >= STALLED);
         dead.then(|| End::Gone("its kernel is silent".into()))
     }
 

@@ -7,6 +7,7 @@ use crate::{
     pins::PinId,
     proto::{wire::Wire, ws::assemble::Assembler},
     roll::{self, Straggler},
+    sys,
     topic::Topic,
 };
 use bytes::Bytes;
@@ -222,6 +223,14 @@ impl Conn {
 
     pub(super) fn is_clear(&self) -> bool {
         self.out.is_none()
+    }
+
+    /// While leaving: whether the peer has taken some of what waits for it since it was asked the last time, which the
+    /// cursor remembers. Who is cut off in the middle of that loses what the kernel still has.
+    pub(super) fn is_taking(&mut self) -> bool {
+        let kernel = sys::kernel_view(&self.socket).map_or(0, |view| view.waiting);
+        let waiting = (self.waiting() + kernel) as u64;
+        std::mem::replace(&mut self.cursor, waiting) > waiting && waiting > 0
     }
 
     /// Bytes that wait for the socket.

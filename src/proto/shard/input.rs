@@ -131,7 +131,9 @@ impl Shard {
             self.close_when_drained(key);
         }
         let pong = frame::control(frame::op::PONG, payload).freeze();
-        if let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.waiting() < 64 << 10)
+        // Nothing is said behind a close (RFC 6455 §5.5.1).
+        let hears = |conn: &&mut Conn| conn.place != Place::Leaving && conn.waiting() < 64 << 10;
+        if let Some(conn) = self.conns.get_mut(key).filter(hears)
             && conn.send(pong) == Wrote::Dead
         {
             self.drop_conn(key, "connection lost");

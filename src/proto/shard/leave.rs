@@ -95,6 +95,7 @@ impl Shard {
         let conn = &mut self.conns[key];
         self.lanes[conn.lane].topic.tally.end(ending(why));
         conn.due = due;
+        conn.is_taking();
         let log = &self.lanes[conn.lane].topic.log;
         conn.unpin(log, done);
         let mut bytes = BytesMut::from(&wrapped(conn, conn.wire.farewell(why))[..]);

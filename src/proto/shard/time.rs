@@ -1,10 +1,10 @@
 //! What the clock brings: pings, keep-alives, give-ups, the drain.
 
-use super::{NO_PONG, STALLED, Shard, conn::Place, leave::SILENT};
+use super::{LEAVE_SECS, NO_PONG, STALLED, Shard, conn::Place, leave::SILENT};
 use crate::{
     link::GoAway,
     proto::wire::{Farewell, Wire},
-    sys,
+    sys::{self, Kernel},
     topic::Policy,
 };
 use rand::RngExt;
@@ -39,12 +39,13 @@ impl Shard {
     }
 
     pub(super) fn tick_conn(&mut self, key: usize, second: u32, now: Instant) {
-        let conn = &self.conns[key];
-        let due = second >= conn.due;
-        match conn.place {
+        let conn = &mut self.conns[key];
+        let (due, place) = (second >= conn.due, conn.place);
+        match place {
             Place::New => {}
-            Place::Leaving if due => self.drop_conn(key, "no answer to the goodbye"),
-            Place::Leaving => {}
+            Place::Leaving if !due => {}
+            Place::Leaving if conn.is_taking() => conn.due = second + LEAVE_SECS,
+            Place::Leaving => self.drop_conn(key, "no answer to the goodbye"),
             _ if second >= conn.expires => self.leave(key, &Farewell::Expired),
             Place::Parked(_) if u64::from(second) >= conn.cursor => {
                 self.leave(key, &Farewell::GoAway(GoAway::Retry(1000)));
@@ -91,7 +92,7 @@ impl Shard {
             more.acked_at = now;
         }
         let waited = now.duration_since(more.acked_at);
-        if view.is_some_and(|view| !view.all_received && view.last_ack >= STALLED) {
+        if view.is_some_and(|view| !view.all_received() && view.last_ack >= STALLED) {
             return self.drop_conn(key, SILENT);
         }
         if self.tuning.block_timeout.is_some_and(|timeout| waited >= timeout) {
@@ -99,7 +100,7 @@ impl Shard {
             return self.leave(key, &Farewell::GoAway(GoAway::Slow(last)));
         }
         // A client that knows no pongs acknowledges by its kernel: weaker, but it cannot resume anyway.
-        if mute && clear && waited >= NO_PONG && view.is_some_and(|view| view.all_received) {
+        if mute && clear && waited >= NO_PONG && view.is_some_and(|view| view.all_received()) {
             let (lane, more) = (self.conns[key].lane, self.conns[key].more());
             (more.acked, more.acked_at) = (offset, now);
             if let Some(pin) = more.pin {
@@ -121,7 +122,8 @@ impl Shard {
         }
         let patience = u32::try_from(self.tuning.ping_interval.as_secs()).unwrap_or(u32::MAX).saturating_mul(3).max(3);
         // A client that knows no pongs is there as long as its kernel acknowledges our pings.
-        let mute = || !conn.ponged && sys::kernel_view(&conn.socket).is_some_and(|view| view.all_received);
+        let answers = |view: Kernel| view.all_received() || view.last_ack <= Duration::from_secs(patience.into());
+        let mute = || !conn.ponged && sys::kernel_view(&conn.socket).is_some_and(answers);
         if silent > patience && !pinned && !mute() {
             return self.drop_conn(key, SILENT);
         }

@@ -34,14 +34,15 @@ impl Steps {
 
     /// Whether the peer is not there any more: then there is nobody to say goodbye to.
     pub(super) fn is_gone(&self, now: Instant) -> Option<&'static str> {
-        let dead = |view: Kernel| !view.all_received && view.last_ack >= STALLED;
+        let dead = |view: Kernel| !view.all_received() && view.last_ack >= STALLED;
         if self.is_pinned() && self.kernel.is_some_and(dead) {
             return Some("its kernel is silent");
         }
         let patience = (self.tasks.tuning.ping_interval * 3).max(Duration::from_secs(3));
         let silent = self.wire.is_websocket() && now.duration_since(self.heard) > patience;
         // A client that knows no pongs is there as long as its kernel acknowledges our pings.
-        let mute = !self.ponged && self.kernel.is_some_and(|view| view.all_received);
+        let answers = |view: Kernel| view.all_received() || view.last_ack <= patience;
+        let mute = !self.ponged && self.kernel.is_some_and(answers);
         // A pinned reader may be paused on purpose (LINKS 22).
         (silent && self.is_reading() && !self.is_pinned() && !mute).then_some("no pong")
     }
@@ -85,7 +86,7 @@ impl Steps {
             return true;
         }
         // A client that knows no pongs acknowledges by its kernel: weaker, but it cannot resume anyway.
-        let received = self.kernel.is_some_and(|view| view.all_received);
+        let received = self.kernel.is_some_and(|view| view.all_received());
         if self.wire.protocol() == Wire::Ws && !self.ponged && clear && waited >= NO_PONG && received {
             self.told.begin(self.cursor, now);
             if let Some(pin) = self.pin {
