@@ -6,11 +6,11 @@ mod services;
 
 use balancer::{hub, nobody};
 use common::{
-    Running, Wsevent, eventually,
+    Running, Scratch, Wsevent, eventually,
     raw::{self, Frame, Raw, Server, TEXT, header_of, split_url},
 };
 use serde_json::{Value, json};
-use services::{at, get, history, post, register, registry, told};
+use services::{at, get, history, post, register, registry, signed_in, told};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -172,6 +172,55 @@ fn streams_and_websockets_pass() {
         history(&registry),
         [told("service_registered", "hub", hub.port()), told("service_registered", "echo", port(&server.address()))]
     );
+}
+
+#[test]
+fn who_has_the_fewest_requests_to_answer_is_found() {
+    let registry = registry("");
+    let hubs = [hub(), hub()];
+    hubs.iter().for_each(|hub| register(&registry, "web", hub.port()));
+    let least = || get(&registry, "/discover?serviceName=web&loadBalancing=least-connections").1["address"].clone();
+    for (busy, idle) in [(0, 1), (1, 0)] {
+        // The turn goes round: one of the two has the stream.
+        let mut streams: Vec<Raw> = Vec::new();
+        while hubs[busy].topic()["readers"] == 0 {
+            streams = vec![Raw::websocket(&at(&registry, "/proxy/web/events"))];
+            eventually("one stream", || {
+                let readers = hubs.each_ref().map(|hub| hub.topic()["readers"].as_u64());
+                (readers.iter().flatten().sum::<u64>() == 1).then_some(())
+            });
+        }
+        eventually("the other one", || (least() == format!("localhost:{}", hubs[idle].port())).then_some(()));
+        drop(streams);
+        hubs[busy].has("readers", 0);
+    }
+}
+
+#[test]
+fn what_is_passed_on_needs_a_token_where_every_change_does() {
+    let scratch = Scratch::new();
+    let (registry, token) = signed_in(&scratch, "");
+    let own = port(&Server::new().answer_all(OK));
+    register(&registry, "web", own);
+    assert_eq!(raw::post(&at(&registry, "/proxy/web/"), "x").status, 200);
+    assert_eq!(
+        raw::get(&at(&registry, "/-/status")).status,
+        401,
+        "only what is below /proxy/ is the service's business"
+    );
+
+    let closed = services::registry(&format!(
+        "--token-file {} --protect-writes",
+        scratch.file("tokens", "a-line-of-the-file\n")
+    ));
+    let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
+    let body = json!({"serviceName": "web", "host": "localhost", "port": own}).to_string();
+    let register =
+        |token: &str| raw::request("POST", &at(&closed, "/register"), &bearer(token), body.as_bytes()).status;
+    assert_eq!((register(&token), register("a-line-of-the-file")), (401, 200));
+    let passed = |method: &str, headers: &str| raw::request(method, &at(&closed, "/proxy/web/"), headers, b"").status;
+    assert_eq!((passed("GET", ""), passed("POST", ""), passed("DELETE", &bearer("none"))), (200, 401, 401));
+    assert_eq!(passed("POST", &bearer("a-line-of-the-file")), 200);
 }
 
 #[test]
