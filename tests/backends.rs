@@ -3,7 +3,7 @@
 mod balancer;
 mod common;
 
-use balancer::{backend, forwarder, hub, in_front_of, producer, read_by, readers, status};
+use balancer::{backend, count_to, forwarder, hub, in_front_of, producer, publish, read_by, readers, status};
 use common::{
     Running, Scratch, Wsevent, eventually,
     raw::{self, Raw, Server},
@@ -12,9 +12,8 @@ use std::{
     fs,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread,
 };
 
 /// In front of what a file lists.
@@ -147,39 +146,39 @@ fn a_cookie_brings_a_client_back() {
     assert!(unknown.header("set-cookie").is_some());
 }
 
+/// From two to four under load: only the surplus moves, each stream of it once, and nobody misses anything.
 #[test]
 fn streams_move_to_new_back_ends_until_all_have_their_share() {
-    const CLIENTS: usize = 20;
-    let hubs = [hub(), hub(), hub(), hub()];
-    let addresses = hubs.each_ref().map(Running::address);
+    const CLIENTS: usize = 40;
+    let hub = hub();
+    let forwarders = [forwarder(&hub), forwarder(&hub), forwarder(&hub), forwarder(&hub)];
+    let addresses = forwarders.each_ref().map(Running::address);
     let scratch = Scratch::new();
     let file = scratch.file("list", addresses[..2].join("\n"));
-    let balancer = listed(&file, "--max-age 400ms");
-    let done = Arc::new(AtomicBool::new(false));
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|_| {
-            let (url, done) = (balancer.url().to_owned(), done.clone());
-            thread::spawn(move || {
-                while !done.load(Ordering::Relaxed) {
-                    let mut socket = Raw::websocket(&url);
-                    while socket.read_message().is_some() {}
-                }
-            })
-        })
-        .collect();
+    let balancer = listed(&file, "--max-age 1s");
+    let (enough, last) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+    let clients: Vec<_> = (0..CLIENTS).map(|_| count_to(balancer.url(), last.clone())).collect();
     let spread = |over: &[String]| {
-        let share = CLIENTS / over.len();
-        eventually("an even spread", || {
-            over.iter().all(|address| backend(&balancer, address)["active"] == share).then_some(())
-        });
+        let share = (CLIENTS / over.len()) as u64;
+        // Within five percent.
+        let even = |address: &String| {
+            let active = backend(&balancer, address)["active"].as_u64().expect("a number");
+            active.abs_diff(share) * 20 <= share
+        };
+        eventually("an even spread", || over.iter().all(even).then_some(()));
     };
     spread(&addresses[..2]);
+    let publisher = publish(&hub, enough.clone(), last);
     reload(&balancer, &file, &addresses);
     eventually("four back ends", || (count(&balancer) == 4).then_some(()));
     spread(&addresses);
-    done.store(true, Ordering::Relaxed);
-    drop(hubs);
+    enough.store(true, Ordering::Relaxed);
+    let published = publisher.join().expect("a publisher");
+    let mut moves = 0;
     for client in clients {
-        client.join().expect("a client that came back");
+        let (newest, connections) = client.join().expect("a client that lost nothing");
+        assert_eq!(newest, published);
+        moves += connections - 1;
     }
+    assert!((CLIENTS as u64 / 2..=CLIENTS as u64).contains(&moves), "{moves} moves, where {} were due", CLIENTS / 2);
 }

@@ -319,7 +319,7 @@ fn tls_stands_on_either_side() {
 fn a_proxy_says_for_whom_it_connects() {
     let hub = Wsevent::line("--no-produce --proxy-protocol").serve();
     let server = Server::new();
-    let checks = "--health-path /-/healthz --health-interval 50ms --health-fall 1";
+    let checks = "--health-path /-/healthz --health-interval 2s --health-fall 1";
     let to_hub = in_front_of([&hub.address()], &format!("--balance-proxy-protocol {checks}"));
     assert_eq!(raw::post(to_hub.url(), "x").status, 200);
     assert!(Raw::websocket(&format!("{}?since=oldest", to_hub.url())).read_message().is_some());

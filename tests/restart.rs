@@ -3,13 +3,13 @@
 mod balancer;
 mod common;
 
-use balancer::{forwarder, hub, in_front_of};
+use balancer::{count_to, forwarder, hub, in_front_of, publish};
 use common::{
-    Running, Wsevent, binary, eventually,
+    Wsevent, binary, eventually,
     raw::{self, Raw},
 };
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
     os::fd::OwnedFd,
     process::{Child, Command, Stdio},
@@ -41,55 +41,6 @@ fn knock(port: u16, done: Arc<AtomicBool>) -> JoinHandle<(u64, Vec<String>)> {
             }
         }
         (answers, failures)
-    })
-}
-
-/// Reads numbers until `last`, coming back behind the last one whenever the stream ends: each once, none missing.
-fn count_to(url: &str, last: Arc<AtomicU64>) -> JoinHandle<(u64, u64)> {
-    let (host, port, path) = raw::split_url(url);
-    thread::spawn(move || {
-        let (mut id, mut newest, mut connections) = (String::new(), 0, 0);
-        loop {
-            let mut raw = Raw::connect(&host, port);
-            raw.send(format!(
-                "GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\nLast-Event-ID: {id}\r\n\r\n"
-            ));
-            let mut lines = BufReader::new(raw.stream).lines().map_while(Result::ok);
-            assert_eq!(lines.next().as_deref(), Some("HTTP/1.1 200 OK"));
-            connections += 1;
-            for line in lines {
-                assert!(!line.contains("event: gap"), "behind {newest}");
-                if let Some(position) = line.strip_prefix("id: ") {
-                    position.clone_into(&mut id);
-                }
-                if let Some(number) = line.strip_prefix("data: ") {
-                    assert_eq!(number.parse(), Ok(newest + 1));
-                    newest += 1;
-                    if newest == last.load(Ordering::Relaxed) {
-                        return (newest, connections);
-                    }
-                }
-            }
-        }
-    })
-}
-
-/// Numbers from 1, until there are `enough`; the last one is told before it is published.
-fn publish(hub: &Running, enough: Arc<AtomicBool>, last: Arc<AtomicU64>) -> JoinHandle<u64> {
-    let url = hub.url().to_owned();
-    thread::spawn(move || {
-        for next in 1.. {
-            let done = enough.load(Ordering::Relaxed);
-            if done {
-                last.store(next, Ordering::Relaxed);
-            }
-            assert_eq!(raw::post(&url, next.to_string()).status, 200);
-            if done {
-                return next;
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
-        unreachable!("there are enough numbers")
     })
 }
 

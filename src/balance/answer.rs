@@ -89,7 +89,10 @@ impl Answer {
 }
 
 /// `None` when the head is not whole yet; else also its length.
-fn parse(bytes: &[u8]) -> Result<Option<(Answer, usize)>, String> {
+///
+/// # Errors
+/// Why it is none.
+pub fn parse(bytes: &[u8]) -> Result<Option<(Answer, usize)>, String> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut fields);
     let len = match response.parse(bytes) {

@@ -84,24 +84,30 @@ pub async fn serve(
         _ => (Ways::Answer, deadlines.idle),
     };
     // A task that holds nothing of what came before: most of its life it is idle.
-    tokio::spawn(stay(site.clone(), balancer.count_relay(), lease, splice::run(client, backend, ways, idle), permit));
+    let held = Held { site: site.clone(), lease, _relayed: balancer.count_relay(), _permit: permit };
+    tokio::spawn(held.stay(client, backend, ways, idle));
     Ok(())
 }
 
-/// Relays until one of the two ends ends it, or it is time to move or to leave.
-async fn stay(
+/// What belongs to a stream for as long as it is relayed.
+struct Held {
     site: Arc<Site>,
-    relayed: Arc<()>,
     lease: Lease,
-    spliced: impl Future<Output = io::Result<()>>,
-    permit: Box<dyn Any + Send>,
-) {
-    tokio::select! {
-        ended = spliced => drop(ended.inspect_err(|error| debug!(%error, "relay broke"))),
-        () = lease.has_aged() => {}
-        () = site.turn_to_leave() => {}
+    _relayed: Arc<()>,
+    _permit: Box<dyn Any + Send>,
+}
+
+impl Held {
+    /// Relays until one of the two ends ends it, or it is time to move or to leave.
+    async fn stay(self, client: Stream, backend: Connection, ways: Ways, idle: Option<Duration>) {
+        tokio::select! {
+            ended = splice::run(client, backend, ways, idle) => {
+                drop(ended.inspect_err(|error| debug!(%error, "relay broke")));
+            }
+            () = self.lease.has_aged() => {}
+            () = self.site.turn_to_leave() => {}
+        }
     }
-    drop((relayed, permit));
 }
 
 /// A back end's connection with its answer to this request.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use std::{
     cell::RefCell,
     io,
+    pin::{Pin, pin},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -45,11 +46,12 @@ pub async fn run(client: Stream, backend: Connection, ways: Ways, idle: Option<D
     match (client, backend) {
         (Stream::Plain(mut client), Connection::Plain(mut backend)) => {
             let (moved, client, backend) = (AtomicU64::new(0), client.split(), backend.split());
-            let asking = carry_plain(client.0, Some(backend.1).filter(|_| ways == Ways::Both), &moved);
-            let answering = carry_plain(backend.0, Some(client.1), &moved);
+            let asking = pin!(carry_plain(client.0, Some(backend.1).filter(|_| ways == Ways::Both), &moved));
+            let answering = pin!(carry_plain(backend.0, Some(client.1), &moved));
             join(ways, idle, &moved, asking, answering).await
         }
-        (client, backend) => between(client, backend.boxed(), ways, idle).await,
+        // In a place of its own: it is larger than what plain sockets need.
+        (client, backend) => Box::pin(between(client, backend.boxed(), ways, idle)).await,
     }
 }
 
@@ -65,34 +67,29 @@ pub async fn between(
 ) -> io::Result<()> {
     let (client, backend) = (tokio::io::split(client), tokio::io::split(backend));
     let moved = AtomicU64::new(0);
-    let asking = carry(client.0, Some(backend.1).filter(|_| ways == Ways::Both), &moved);
-    let answering = carry(backend.0, Some(client.1), &moved);
+    let asking = pin!(carry(client.0, Some(backend.1).filter(|_| ways == Ways::Both), &moved));
+    let answering = pin!(carry(backend.0, Some(client.1), &moved));
     join(ways, idle, &moved, asking, answering).await
 }
 
-/// Both directions until they are done.
+/// Both directions until they are done. They stay where they are: a future that is moved into another one takes its place
+/// twice, and there is one of these for each stream.
 async fn join(
     ways: Ways,
     idle: Option<Duration>,
     moved: &AtomicU64,
-    asking: impl Future<Output = io::Result<()>>,
-    answering: impl Future<Output = io::Result<()>>,
+    mut asking: Pin<&mut impl Future<Output = io::Result<()>>>,
+    mut answering: Pin<&mut impl Future<Output = io::Result<()>>>,
 ) -> io::Result<()> {
-    let both = async {
-        tokio::pin!(asking, answering);
-        let asked_last = tokio::select! {
-            ended = &mut answering => ended.map(|()| true)?,
-            ended = &mut asking => ended.map(|()| false)?,
-        };
-        match ways {
-            Ways::Answer => Ok(()),
-            Ways::Both if asked_last => timeout(LAST_WORDS, asking).await.unwrap_or(Ok(())),
-            Ways::Both => timeout(LAST_WORDS, answering).await.unwrap_or(Ok(())),
-        }
+    let asked_last = tokio::select! {
+        ended = &mut answering => ended.map(|()| true)?,
+        ended = &mut asking => ended.map(|()| false)?,
+        () = silence(idle, moved) => return Ok(()),
     };
-    tokio::select! {
-        ended = both => ended,
-        () = silence(idle, moved) => Ok(()),
+    match ways {
+        Ways::Answer => Ok(()),
+        Ways::Both if asked_last => timeout(LAST_WORDS, asking).await.unwrap_or(Ok(())),
+        Ways::Both => timeout(LAST_WORDS, answering).await.unwrap_or(Ok(())),
     }
 }
 
@@ -162,5 +159,23 @@ async fn carry(
             None if read == 0 => return Ok(()),
             None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// There is one for each stream, idle for most of its life.
+    #[tokio::test]
+    async fn a_pair_takes_little() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let [client, backend] = [TcpStream::connect(address).await, TcpStream::connect(address).await];
+        let [client, backend] = [client, backend].map(|stream| stream.expect("a connection"));
+        let spliced = run(Stream::Plain(client), Connection::Plain(backend), Ways::Both, None);
+        let bytes = size_of_val(&spliced);
+        assert!(bytes <= 1200, "{bytes}");
     }
 }

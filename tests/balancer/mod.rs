@@ -3,8 +3,20 @@
 // Each test file uses a part of it.
 #![allow(dead_code)]
 
-use crate::common::{Running, Wsevent, eventually, raw::Server};
+use crate::common::{
+    Running, Wsevent, eventually,
+    raw::{self, Raw, Server},
+};
 use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 /// In front of these back ends: addresses of whole servers, or URLs of topics.
 pub fn in_front_of<S: ToString>(backends: impl IntoIterator<Item = S>, options: &str) -> Running {
@@ -67,4 +79,60 @@ pub fn read_by<'a>(balancer: &Running, backends: &'a mut [Running]) -> &'a mut R
         (upstream["state"] == "connected").then(|| upstream["url"].as_str().expect("a URL").to_owned())
     });
     backends.iter_mut().find(|backend| backend.ws_url() == url).expect("one of ours")
+}
+
+/// Reads numbers over SSE until `last`, coming back behind the last one whenever the stream ends: each once, none missing.
+/// The newest number, and how many connections that took.
+pub fn count_to(url: &str, last: Arc<AtomicU64>) -> JoinHandle<(u64, u64)> {
+    let (host, port, path) = raw::split_url(url);
+    thread::spawn(move || {
+        let (mut id, mut newest, mut connections) = (String::new(), 0, 0);
+        loop {
+            let mut raw = Raw::connect(&host, port);
+            raw.send(format!(
+                "GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\nLast-Event-ID: {id}\r\n\r\n"
+            ));
+            let mut lines = BufReader::new(raw.stream).lines().map_while(Result::ok);
+            assert_eq!(lines.next().as_deref(), Some("HTTP/1.1 200 OK"));
+            connections += 1;
+            let (mut position, mut number) = (None, None);
+            for line in lines {
+                assert!(!line.contains("event: gap"), "behind {newest}");
+                if let Some(text) = line.strip_prefix("id: ") {
+                    position = Some(text.to_owned());
+                } else if let Some(text) = line.strip_prefix("data: ") {
+                    number = Some(text.to_owned());
+                } else if line.is_empty() {
+                    // What a stream breaks off in the middle of was no event.
+                    id = position.take().unwrap_or(id);
+                    if let Some(number) = number.take() {
+                        newest += 1;
+                        assert_eq!(number.parse(), Ok(newest));
+                    }
+                }
+                if newest > 0 && newest == last.load(Ordering::Relaxed) {
+                    return (newest, connections);
+                }
+            }
+        }
+    })
+}
+
+/// Numbers from 1, about 500 a second, until there are `enough`; the last one is told before it is published.
+pub fn publish(hub: &Running, enough: Arc<AtomicBool>, last: Arc<AtomicU64>) -> JoinHandle<u64> {
+    let url = hub.url().to_owned();
+    thread::spawn(move || {
+        for next in 1.. {
+            let done = enough.load(Ordering::Relaxed);
+            if done {
+                last.store(next, Ordering::Relaxed);
+            }
+            assert_eq!(raw::post(&url, next.to_string()).status, 200);
+            if done {
+                return next;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        unreachable!("there are enough numbers")
+    })
 }
