@@ -459,3 +459,42 @@ fn a_check_tells_what_is_wrong_and_serves_nothing() {
     let types = Wsevent::new(["types"]).run();
     assert!(types.code == 0 && types.stdout.contains("declare const routeRegistry"), "{types:?}");
 }
+
+#[test]
+fn a_healthy_stream_among_scripts_that_never_behave() {
+    let scratch = Scratch::new();
+    let calm = scratch.file(
+        "calm.js",
+        "registerWebStream('/calm'); let n = 0;
+         function beat() { n += 1; return routeRegistry.sendStreamMessage('/calm', n); }
+         register('/beat', 'beat', 'POST');",
+    );
+    let loops = scratch.file("loops.js", "register('/loop', 'loop'); function loop() { while (true); }");
+    let hoards = scratch.file(
+        "hoards.js",
+        "register('/hoard', 'hoard'); let all = []; function hoard() { while (true) all.push('x'.repeat(1e4) + all.length); }",
+    );
+    let throws = scratch.file("throws.js", "function onEvent() { throw new Error('never'); }");
+    let line = Wsevent::line("--script-timeout 200ms --script-memory 4MiB --accept-publish --stage-script");
+    let line = line.arg(&throws).args(["--script", &calm, "--script", &loops, "--script", &hoards]);
+    let app = Scripted { running: line.serve(), scratch };
+    let mut stream = app.sse("/calm");
+    for n in 0..10 {
+        std::thread::scope(|scope| {
+            let wild = ["/loop", "/hoard"].map(|path| scope.spawn(|| app.get(path).status));
+            assert_eq!(raw::post(app.running.url(), "dropped").status, 200);
+            for beat in 1..=20 {
+                assert!(app.post("/beat").text().contains("1 successful, 0 failed"));
+                assert_eq!(next(&mut stream), json!(20 * n + beat));
+            }
+            for wild in wild {
+                assert_eq!(wild.join().expect("an answer"), 500);
+            }
+        });
+    }
+    let status: serde_json::Value = serde_json::from_slice(&app.running.own("status").body).expect("JSON");
+    let of =
+        |path: &str| status["topics"].as_array().and_then(|all| all.iter().find(|one| one["path"] == path)).cloned();
+    assert_eq!(of("/events").expect("a topic")["stage_errors"], 10);
+    assert_eq!(of("/calm").expect("a stream")["events"], 200);
+}

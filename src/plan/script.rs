@@ -24,6 +24,16 @@ pub fn scripting(args: &Args) -> Planned<Vec<PathBuf>> {
     if balances && (!files.is_empty() || args.script.folder.is_some()) {
         return refuse("--balance passes every request on: drop it, or drop --script and --static");
     }
+    if is_alone(args) && !args.stages.order.is_empty() {
+        return refuse(
+            "stages stand in front of a topic, and there are only streams of scripts: add --serve-path PATH",
+        );
+    }
+    if is_alone(args) && args.window.journal.is_some() {
+        return refuse(
+            "--journal keeps a topic, and there are only streams of scripts: drop it, or add --serve-path PATH",
+        );
+    }
     Ok(files.clone())
 }
 
@@ -87,6 +97,9 @@ mod tests {
             ("--script a.js --no-serve", "--no-serve"),
             ("--static d --no-serve", "--no-serve"),
             ("--script a.js --balance h:1", "--balance"),
+            ("--script a.js --stage-script b.js", "--serve-path"),
+            ("--script a.js --map .x", "--serve-path"),
+            ("--script a.js --journal d", "--journal"),
             ("--script a.js --script-timeout 0", "--script-timeout"),
             ("--script a.js --script-memory 1KiB", "--script-memory"),
         ] {

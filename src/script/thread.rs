@@ -12,7 +12,7 @@ use std::{
         mpsc as blocking,
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -23,6 +23,9 @@ use tokio::{
 const LINE: usize = 1024;
 /// What a thread has: the engine's own bound on recursion lies well below.
 const STACK: usize = 4 << 20;
+/// So much longer than a script may take, on a busy machine.
+const UNHURRIED: Duration = Duration::from_secs(10);
+
 /// A way to call a script that runs; the thread ends when the last one goes.
 pub struct Engine {
     line: mpsc::Sender<Call>,
@@ -56,7 +59,8 @@ impl Engine {
             Err(fault) => drop(tell.send(Err(fault))),
         };
         thread::Builder::new().name("script".into()).stack_size(STACK).spawn(run)?;
-        let loaded = told.recv().unwrap_or(Err(Fault::Gone));
+        // The script and its `init` have a bound each; what nobody can interrupt must not hold up whoever waits here.
+        let loaded = told.recv_timeout(2 * limits.time + UNHURRIED).unwrap_or(Err(Fault::TimedOut(limits.time)));
         loaded.map_err(io::Error::other)?;
         Ok(Engine { line, limits, begun, born })
     }
