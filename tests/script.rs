@@ -6,17 +6,8 @@ mod scripted;
 
 use common::{Scratch, Wsevent, raw};
 use link::Sse;
-use scripted::{Scripted, next, said};
+use scripted::{FIRST, Scripted, next, said};
 use serde_json::json;
-
-const FIRST: &str = r#"
-registerWebStream("/events");
-function trigger(req) {
-  sendStreamMessage({ type: "event", message: "It happened", at: new Date().toISOString() });
-  return { status: 200, body: "sent to " + (req.form.who || "all") };
-}
-register("/trigger", "trigger", "POST");
-"#;
 
 const SECOND: &str = r#"
 const told = routeRegistry.registerStreamRoute("/events");
@@ -54,7 +45,7 @@ fn a_stream_and_a_route_in_the_second_style() {
     assert_eq!(next(&mut stream), json!({"count": 1, "who": "you", "told": "Stream '/events' registered"}));
     app.post("/trigger");
     assert_eq!(next(&mut stream), json!({"count": 2, "told": "Stream '/events' registered"}), "variables stay");
-    assert_eq!(app.get("/quiet").status, 200);
+    assert!(app.streams("/quiet"));
 }
 
 #[test]
@@ -169,6 +160,8 @@ fn what_is_wrong_throws_and_reaches_nobody() {
         ("sendStreamMessageFiltered('/s', 1, [])", "TypeError: a filter"),
         ("sendStreamMessageFiltered('/s', 1, 5)", "TypeError: a filter"),
         ("setTimeout(() => 1)", "ReferenceError: "),
+        ("JSON.parse('['.repeat(1e5))", "RangeError: "),
+        ("__wsevent = 1; if (__wsevent !== 1) throw new TypeError('kept')", "TypeError: kept"),
     ] {
         let (status, body) = run(&app, code);
         assert_eq!(status, 400, "{code}: {body}");
@@ -329,12 +322,12 @@ fn a_changed_script_keeps_the_readers_of_what_it_keeps() {
     assert_eq!(app.get("/b").status, 200);
     assert_eq!(next(&mut kept), json!("two"));
     assert_eq!(gone.event(), None, "its readers are sent away");
-    assert_eq!((app.get("/gone").status, app.get("/a").status, app.get("/new").status), (404, 404, 200));
+    assert_eq!((app.streams("/gone"), app.streams("/new"), app.get("/a").status), (false, true, 404));
     app.scratch.file("app.js", "registerWebStream('/half'); oops(");
     common::bash(&format!("kill -HUP {}", app.running.pid()));
     app.says("not taken");
     app.says("app.js:1:");
-    assert_eq!((app.get("/half").status, app.get("/b").status), (404, 200));
+    assert_eq!((app.streams("/half"), app.get("/b").status), (false, 200));
     assert_eq!(next(&mut kept), json!("two"), "what was there goes on");
 }
 
@@ -350,7 +343,7 @@ fn of_two_scripts_both_are_heard_and_the_later_route_counts() {
     streams.iter_mut().for_each(|stream| assert_eq!(next(stream), json!(1)));
     app.scratch.file("two.js", "register('/r', 'r'); const r = () => sendStreamMessage(2);");
     common::bash(&format!("kill -HUP {}", app.running.pid()));
-    common::eventually("the second version", || (app.get("/two").status == 404).then_some(()));
+    common::eventually("the second version", || (!app.streams("/two")).then_some(()));
     app.get("/r");
     assert_eq!(next(&mut streams[2]), json!(2), "the other script still names it");
 }
@@ -377,8 +370,11 @@ fn a_script_beside_a_topic_of_the_process() {
     );
     assert!(app.running.url().ends_with("/events"), "{}", app.running.url());
     assert_eq!(raw::post(app.running.url(), "x").status, 200);
-    assert_eq!((app.get("/own").status, app.get("/events").text()), (200, "[\"x\"]".into()));
+    assert_eq!((app.streams("/own"), app.get("/events").text()), (true, "[\"x\"]".into()));
     app.says("began in init");
+    app.change("register('/events', 'page'); const page = (req) => `${req.method} by the script`;");
+    assert_eq!(app.get("/events").text(), "GET by the script", "its routes take the place of what is there");
+    assert_eq!(raw::post(app.running.url(), "y").status, 405);
 }
 
 #[test]
@@ -399,65 +395,16 @@ fn who_brings_a_token_may_do_what_it_says() {
 }
 
 #[test]
-fn files_are_served_where_nothing_else_is() {
+fn a_script_beside_a_registry_asks_for_tokens_as_ever() {
     let scratch = Scratch::new();
-    for dir in ["www/sub", "www/.git", "secret"] {
-        std::fs::create_dir_all(scratch.path(dir)).expect("a directory");
-    }
-    scratch.file("www/index.html", "<p>home");
-    scratch.file("www/sub/index.html", "<p>sub");
-    scratch.file("www/sub/a b.js", "x".repeat(200_000));
-    scratch.file("www/.git/config", "hidden");
-    scratch.file("secret/file", "outside");
-    std::os::unix::fs::symlink(scratch.path("secret"), scratch.path("www/link")).expect("a link");
-    let script = "registerWebStream('/sub/live'); register('/index.html', 'page'); const page = () => 'by the script';";
-    let app = Scripted::serve_with(script, &format!("--static {}", scratch.arg("www")));
-    let home = app.get("/?x=y");
-    assert_eq!((said(&home), home.header("content-type")), ((200, "<p>home".into()), Some("text/html; charset=utf-8")));
-    assert_eq!(app.get("/index.html").text(), "by the script");
-    let moved = app.get("/sub");
-    assert_eq!((moved.status, moved.header("location")), (308, Some("/sub/")));
-    assert_eq!(app.get("/sub/").text(), "<p>sub");
-    assert_eq!(app.get("/sub/a%20b.js").body.len(), 200_000);
-    assert_eq!(app.get("/sub/live").status, 200);
-    for path in [
-        "/nothing",
-        "/../secret/file",
-        "/%2e%2e/secret/file",
-        "/..%2fsecret/file",
-        "/link/file",
-        "/.git/config",
-        "//sub",
-        "/sub/a%20b.js/",
-    ] {
-        assert_eq!(app.get(path).status, 404, "{path}");
-    }
-    let held = format!("If-Modified-Since: {}\r\n", home.header("last-modified").expect("a date"));
-    let again = raw::request("GET", &app.url("/"), &held, b"");
-    assert_eq!((again.status, again.body.len()), (304, 0));
-    let head = raw::request("HEAD", &app.url("/sub/a%20b.js"), "", b"");
-    assert_eq!((head.header("content-length"), head.body.len()), (Some("200000"), 0));
-    assert_eq!(app.post("/sub/").status, 404);
-}
-
-#[test]
-fn a_check_tells_what_is_wrong_and_serves_nothing() {
-    let scratch = Scratch::new();
-    let good = scratch.file("good.js", FIRST);
-    let done = Wsevent::new(["--script", &good, "--check"]).run();
-    assert_eq!(
-        (done.code, done.stdout.contains("good.js"), done.stdout.contains(":3000/")),
-        (0, true, true),
-        "{done:?}"
-    );
-    let bad = scratch.file("bad.js", "\n\nfunction (");
-    for option in ["--script", "--stage-script"] {
-        let done = Wsevent::new([option, &bad, "--check"]).run();
-        assert_eq!(done.code, 78);
-        assert!(done.stderr.contains("bad.js:3:10: SyntaxError"), "{}", done.stderr);
-    }
-    let types = Wsevent::new(["types"]).run();
-    assert!(types.code == 0 && types.stdout.contains("declare const routeRegistry"), "{types:?}");
+    let tokens = scratch.file("tokens", "letmein\n");
+    let options = format!("--registry --token-file {tokens}");
+    let app =
+        Scripted::serve_with("register('/r', 'r', 'POST'); register('/servers', 'r'); const r = () => 'r';", &options);
+    let ask = |method: &str, path: &str, token: &str| raw::request(method, &app.url(path), token, b"").status;
+    let token = "Authorization: Bearer letmein\r\n";
+    assert_eq!((ask("POST", "/r", ""), ask("GET", "/servers", ""), ask("GET", "/services", "")), (401, 401, 200));
+    assert_eq!((ask("POST", "/r", token), ask("GET", "/servers", token)), (200, 200));
 }
 
 #[test]

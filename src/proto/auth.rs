@@ -78,7 +78,8 @@ fn needed(site: &Site, parts: &Parts) -> Option<Right> {
         // The token may come in the CONNECT.
         return None;
     }
-    if let Some(registry) = site.registry.as_ref().filter(|_| registry::http::is_asked(site, parts)) {
+    let is_script = script::http::is_asked(site, parts);
+    if let Some(registry) = site.registry.as_ref().filter(|_| !is_script && registry::http::is_asked(site, parts)) {
         return registry::http::is_protected(registry, parts).then_some(Right::Write);
     }
     if registry::http::is_conversation(site, parts) {
@@ -91,7 +92,7 @@ fn needed(site: &Site, parts: &Parts) -> Option<Right> {
         (&Method::POST, _) => Some(Right::Publish),
         (&Method::GET | &Method::HEAD, _) => Some(Right::Subscribe),
         // What a script does for a request is no less than publishing.
-        _ if script::http::is_asked(site, parts) => Some(Right::Publish),
+        _ if is_script => Some(Right::Publish),
         _ => Some(Right::Subscribe),
     }
 }

@@ -4,6 +4,7 @@ use super::{answer::Answer, fault::Fault, request, routes::Found};
 use crate::{
     proto::{body, origin, subscribe::Refusal},
     site::Site,
+    topic::Manner,
 };
 use hyper::{
     Method, StatusCode,
@@ -13,15 +14,16 @@ use hyper::{
 };
 use tracing::error;
 
-/// Whether a script answers this request. A GET of a path that is also a topic is for the topic.
+/// Whether a script answers this request. A GET of a path that is also a script's stream is for the stream.
 pub fn is_asked(site: &Site, parts: &Parts) -> bool {
     let (path, reads) = (parts.uri.path(), matches!(parts.method, Method::GET | Method::HEAD));
+    let is_stream = |path: &str| site.topic(path).is_some_and(|topic| topic.manner == Manner::Open);
     if path.starts_with("/-/") {
         return false;
     }
     match site.scripts.find(path, parts.method.as_str()) {
         None => false,
-        Some(_) if reads && site.topic(path).is_some() => false,
+        Some(_) if reads && is_stream(path) => false,
         Some((_, _, Found::Other(_))) => parts.method != Method::OPTIONS,
         Some(_) => true,
     }

@@ -13,6 +13,16 @@ use crate::{
 };
 use serde_json::Value;
 
+/// A stream and a route in the first style.
+pub const FIRST: &str = r#"
+registerWebStream("/events");
+function trigger(req) {
+  sendStreamMessage({ type: "event", message: "It happened", at: new Date().toISOString() });
+  return { status: 200, body: "sent to " + (req.form.who || "all") };
+}
+register("/trigger", "trigger", "POST");
+"#;
+
 /// A served script, and where its file lies.
 pub struct Scripted {
     pub running: Running,
@@ -43,6 +53,12 @@ impl Scripted {
 
     pub fn get(&self, path: &str) -> Answer {
         raw::get(&self.url(path))
+    }
+
+    /// Whether a GET of the path is a stream.
+    pub fn streams(&self, path: &str) -> bool {
+        let answer = Sse::try_open(&self.url(path), "").expect("an answer").answer;
+        answer.status == 200 && answer.header("content-type") == Some("text/event-stream")
     }
 
     pub fn post(&self, path: &str) -> Answer {
