@@ -100,23 +100,30 @@ impl Roll {
 
     /// How many readers an event with this audience reaches.
     pub fn reached(&self, to: Option<&Map<String, Value>>) -> usize {
-        let listed = self.listed();
-        match to.filter(|to| !to.is_empty()) {
-            None => listed.plain + listed.addressable.len(),
-            Some(to) => listed.addressed(to),
-        }
+        self.listed().reached(to)
     }
 
-    /// How many of them cannot take it: they stand before `base`, the oldest offset that is retained.
-    pub fn missed(&self, attrs: Option<&Attrs>, base: u64) -> usize {
+    /// How many readers an event with these attributes is for, and how many of them cannot take it: they stand before the
+    /// oldest offset that is retained when `publish`, which says it, has published it. Nobody comes or goes meanwhile.
+    pub fn reached_by(&self, attrs: Option<&Attrs>, publish: impl FnOnce() -> u64) -> (usize, usize) {
         let mut listed = self.listed();
+        let reached = listed.reached(attrs.and_then(|attrs| attrs.to.as_ref()));
+        let base = publish();
         listed.prune();
         let missed = |straggler: &&Arc<Straggler>| straggler.is_below(base) && straggler.viewer.admits(attrs);
-        listed.stragglers.iter().filter(missed).count()
+        let missed = listed.stragglers.iter().filter(missed).count();
+        (reached, missed.min(reached))
     }
 }
 
 impl Listed {
+    fn reached(&self, to: Option<&Map<String, Value>>) -> usize {
+        match to.filter(|to| !to.is_empty()) {
+            None => self.plain + self.addressable.len(),
+            Some(to) => self.addressed(to),
+        }
+    }
+
     fn addressed(&self, to: &Map<String, Value>) -> usize {
         let mut fewest: Option<&BTreeSet<usize>> = None;
         for (key, value) in to {
@@ -193,13 +200,18 @@ mod tests {
     fn who_fell_out_of_the_window_is_missed() {
         let roll = Roll::default();
         let to_a = Attrs { to: Some(to(json!({"room": "a"}))), ..Attrs::default() };
-        let (one, other) = (roll.straggle(&view("room=a"), 5), roll.straggle(&view("room=b"), 9));
-        assert_eq!((roll.missed(None, 5), roll.missed(None, 6), roll.missed(None, 10)), (0, 1, 2));
-        assert_eq!(roll.missed(Some(&to_a), 10), 1);
+        let views = ["room=a", "room=b"].map(view);
+        let [one, other] = [5, 9].map(|cursor| roll.straggle(&views[usize::from(cursor == 9)], cursor));
+        for view in &views {
+            roll.enter(view);
+        }
+        let reached = |attrs, base| roll.reached_by(attrs, || base);
+        assert_eq!((reached(None, 5), reached(None, 6), reached(None, 10)), ((2, 0), (2, 1), (2, 2)));
+        assert_eq!(reached(Some(&to_a), 10), (1, 1));
         one.stands_at(10);
-        assert_eq!(roll.missed(None, 10), 1);
+        assert_eq!((reached(None, 10), reached(Some(&to_a), 10)), ((2, 1), (1, 0)));
         drop((one, other));
-        assert_eq!(roll.missed(None, 10), 0);
+        assert_eq!(reached(None, 10), (2, 0));
         for n in 0..1000 {
             drop(roll.straggle(&view(""), n));
         }

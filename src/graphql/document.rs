@@ -265,6 +265,7 @@ fn value(literal: &Literal<'static, String>, variables: &Map<String, Value>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn asked(query: &str, variables: Value) -> Result<Asked, String> {
@@ -328,6 +329,16 @@ mod tests {
         }
         for bad in [json!({}), json!({"query": 5}), json!({"query": "x", "variables": []}), json!([])] {
             assert!(Request::from_json(&bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_said_breaks_it(query in "[a-b{}()!:$@.\"\\\\# \n0-9]{0,60}", words in "(subscription|fragment|on|a|b|\\{|\\}|\\(|\\)|\\.\\.\\.|@skip|\\$x|:|,| |1){0,40}") {
+            for query in [query, words.clone(), format!("subscription {{ live {{ {words} }} }}")] {
+                let _ = read(&Request { query: query.clone(), ..Request::default() });
+                let _ = crate::graphql::shape::declared(&query, "live");
+            }
         }
     }
 

@@ -311,14 +311,15 @@ fn preflight() -> Response<Body> {
 fn streaming(site: &Arc<Site>, parts: &Parts, pieces: impl Stream<Item = Bytes> + Send + 'static) -> Response<Body> {
     let quiet = site.tasks.tuning().keep_alive;
     let opening = stream::iter([Bytes::from_static(b"retry: 1000\n\n")]);
-    let (pieces, leaves) = (opening.chain(pieces).boxed(), Box::pin(must_leave(site.clone(), auth::expiry(parts))));
-    let frames = stream::unfold((pieces, leaves), move |(mut pieces, mut leaves)| async move {
+    let leaves = Box::pin(must_leave(site.clone(), auth::expiry(parts)));
+    let open = (opening.chain(pieces).boxed(), leaves, site.tasks.enter());
+    let frames = stream::unfold(open, move |(mut pieces, mut leaves, counted)| async move {
         let piece = tokio::select! {
             piece = pieces.next() => piece?,
             () = tokio::time::sleep(quiet) => Bytes::from_static(b":\n\n"),
             () = &mut leaves => return None,
         };
-        Some((Ok(Frame::data(piece)), (pieces, leaves)))
+        Some((Ok(Frame::data(piece)), (pieces, leaves, counted)))
     });
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
     let headers = response.headers_mut();

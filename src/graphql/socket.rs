@@ -83,8 +83,9 @@ pub fn open(
         let max = site.rules.max_message;
         let config = WebSocketConfig::default().max_message_size(Some(max)).max_frame_size(Some(max));
         let line = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+        let counted = site.tasks.enter();
         Session::new(line, graphql, asker).run(&site, ends).await;
-        drop(door.permit);
+        drop((door.permit, counted));
     });
     let mut response = Response::new(Full::default().map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -174,9 +174,11 @@ impl Streams {
 
 fn send(topic: &Topic, payload: Bytes, filter: &Filter) -> Counts {
     let attrs = filter.attrs();
-    let matching = topic.roll.reached(attrs.and_then(|attrs| attrs.to.as_ref()));
-    topic.publish(vec![Event { attrs: attrs.cloned(), ..Event::new(payload) }], now_ms());
-    let failed = topic.roll.missed(attrs.map(|attrs| &**attrs), topic.log.base()).min(matching);
+    let event = Event { attrs: attrs.cloned(), ..Event::new(payload) };
+    let (matching, failed) = topic.roll.reached_by(attrs.map(|attrs| &**attrs), || {
+        topic.publish(vec![event], now_ms());
+        topic.log.base()
+    });
     Counts { successful: matching - failed, failed }
 }
 

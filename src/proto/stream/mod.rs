@@ -72,9 +72,24 @@ impl Tasks {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// One more, for as long as what this returns lives.
+    pub fn enter(self: &Arc<Self>) -> Counted {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Counted(self.clone())
+    }
+
     /// Says goodbye to every one, spread over that long.
     pub fn drain(&self, spread: Duration) {
         self.drain.send_replace(Some(spread));
+    }
+}
+
+/// A reader that counts.
+pub struct Counted(Arc<Tasks>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -105,6 +120,7 @@ enum Place {
 /// See the module's text.
 pub struct Steps {
     tasks: Arc<Tasks>,
+    _counted: Counted,
     topic: Arc<Topic>,
     wire: Wire,
     viewer: Arc<Viewer>,
@@ -145,7 +161,6 @@ impl Steps {
     /// Begins where the subscription says; the first piece tells the position (LINKS 7).
     pub fn new(tasks: Arc<Tasks>, subscription: Subscription, peer: Option<SocketAddr>) -> Self {
         let Subscription { topic, wire, start, since, viewer, owner, expires, .. } = subscription;
-        tasks.count.fetch_add(1, Ordering::Relaxed);
         topic.readers.fetch_add(1, Ordering::Relaxed);
         topic.tally.enter(wire.protocol().index());
         let (skip, retained) = (topic.policy() == Policy::DropOldest, topic.log.limits().bytes);
@@ -156,6 +171,7 @@ impl Steps {
             changes: topic.log.watch(),
             moves: topic.moves(),
             drain: tasks.drain.subscribe(),
+            _counted: tasks.enter(),
             tasks,
             topic,
             wire,
@@ -290,6 +306,5 @@ impl Drop for Steps {
         self.give_pump_back();
         self.topic.tally.leave(self.wire.protocol().index());
         self.uncount(Ending::Left);
-        self.tasks.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
