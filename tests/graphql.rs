@@ -4,6 +4,7 @@
 mod common;
 mod link;
 mod scripted;
+mod tokens;
 
 use common::{
     Running, Wsevent, eventually, find_program,
@@ -12,6 +13,7 @@ use common::{
 };
 use scripted::Scripted;
 use serde_json::{Value, json};
+use tokens::{Keys, claims};
 
 /// Sends what is posted: `{name, data, filter}`.
 const SENDER: &str = r#"
@@ -307,6 +309,37 @@ fn who_breaks_the_websockets_rules_is_told_by_a_code() {
     }
     let (_, answer) = Raw::ask_websocket(&app.url("/graphql"), "");
     assert_eq!(answer.status, 400);
+}
+
+#[test]
+fn a_token_covers_the_operations_that_it_names() {
+    let keys = Keys::new();
+    let rights = json!({"subscribe": ["/graphql", "/graphql/sse", "/graphql/subscription/live"], "publish": ["/send"]});
+    let bearer = format!("Authorization: Bearer {}\r\n", keys.hs256(&claims(rights)));
+    for options in ["", "--registry "] {
+        let app = Scripted::serve_with(SENDER, &format!("{options}--jwt-secret-file {}", keys.file("secret")));
+        let live = operation("subscription { live }");
+        for (line, body) in [("POST /graphql/sse", &*live), ("GET /graphql/sse", ""), ("PUT /graphql/sse", "")] {
+            assert_eq!(ask(&app, line, STREAM, body).0.status, 401, "{options}{line}");
+        }
+        assert_eq!(ask(&app, "POST /send", "", "{}").0.status, 401, "{options}");
+        let refused = raw::request(
+            "POST",
+            &app.url("/graphql/sse"),
+            &format!("{bearer}{STREAM}"),
+            operation("subscription { quiet }").as_bytes(),
+        );
+        assert!(refused.text().contains("the token does not cover /graphql/subscription/quiet"), "{}", refused.text());
+        let (_, mut all) = ask(&app, "GET /graphql/sse", &bearer, "");
+        let (_, mut one) = ask(&app, "POST /graphql/sse", &format!("{bearer}{STREAM}"), &live);
+        for (name, reached) in [("quiet", 0), ("live", 2)] {
+            let body = json!({"name": name, "data": name}).to_string();
+            let counts = raw::request("POST", &app.url("/send"), &bearer, body.as_bytes()).text();
+            assert!(counts.contains(&format!(": {reached} successful")), "{options}{counts}");
+        }
+        assert!(!all.read_until("{\"live\":\"live\"}").contains("quiet"));
+        one.read_until("{\"live\":\"live\"}");
+    }
 }
 
 // --- clients of other people's making --------------------------------------------------------------------------------

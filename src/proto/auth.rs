@@ -78,6 +78,10 @@ fn needed(site: &Site, parts: &Parts) -> Option<Right> {
         // The token may come in the CONNECT.
         return None;
     }
+    // Operations are asked for by every method; what they may read is judged by their topics, too.
+    if graphql::http::is_asked(site, parts) {
+        return (parts.method != Method::OPTIONS).then_some(Right::Subscribe);
+    }
     let is_script = script::http::is_asked(site, parts);
     if let Some(registry) = site.registry.as_ref().filter(|_| !is_script && registry::http::is_asked(site, parts)) {
         return registry::http::is_protected(registry, parts).then_some(Right::Write);
@@ -87,8 +91,6 @@ fn needed(site: &Site, parts: &Parts) -> Option<Right> {
     }
     match (&parts.method, parts.uri.path()) {
         (&Method::OPTIONS, _) | (_, "/-/healthz" | "/-/readyz") => None,
-        // Operations are asked for by every method; what they may read is judged by their topics.
-        _ if graphql::http::is_asked(site, parts) => Some(Right::Subscribe),
         (&Method::POST, _) => Some(Right::Publish),
         (&Method::GET | &Method::HEAD, _) => Some(Right::Subscribe),
         // What a script does for a request is no less than publishing.
