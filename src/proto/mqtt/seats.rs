@@ -76,8 +76,10 @@ impl Seats {
             (newest, seat.session.clone(), number)
         };
         let session = tokio::select! {
-            session = session.lock_owned() => session,
+            // Who was overtaken does not sit down, also where the seat is free by now.
+            biased;
             _ = newest.wait_for(|newest| *newest != number) => return None,
+            session = session.lock_owned() => session,
         };
         Some(Seated { session, sitter: Sitter { client: client.to_owned(), number, newest } })
     }
