@@ -5,6 +5,7 @@
 
 mod board;
 mod body;
+mod broker;
 mod cost;
 mod histogram;
 mod open;

@@ -1,6 +1,6 @@
 //! From a URL to a stream: one request, and what its answer promises.
 
-use super::{body::Body, wire::Wire};
+use super::{body::Body, broker, wire::Wire};
 use crate::{
     net::{Dialer, Io, plain_words},
     source::{
@@ -20,7 +20,7 @@ const MAX_HEAD: usize = 32 << 10;
 /// What is opened, and what is shown about us.
 #[derive(Clone)]
 pub struct Target {
-    /// `ws`, `wss`, `http`, `https`, or one of the latter behind `sse+` or `ndjson+`.
+    /// `ws`, `wss`, `http`, `https`, or one of the latter behind `sse+` or `ndjson+`; `nats` or `mqtt` with a port.
     pub url: Url,
     /// What the server is shown.
     pub credentials: Credentials,
@@ -53,20 +53,40 @@ impl Target {
     /// # Errors
     /// Why there is none, in words that are the same for all readers.
     pub async fn open(&self) -> Result<Opened, String> {
+        self.open_as(true).await
+    }
+
+    /// The same for a publisher, who reads what comes back; a broker is not asked for the topic.
+    ///
+    /// # Errors
+    /// As [`Target::open`].
+    pub async fn open_to_publish(&self) -> Result<Opened, String> {
+        self.open_as(false).await
+    }
+
+    async fn open_as(&self, reads: bool) -> Result<Opened, String> {
         let wait = self.dialer.timeout;
         let mut io = self.dialer.dial(&plain(&self.url)).await.map_err(|error| plain_words(&error))?;
-        let asked = tokio::time::timeout(wait, self.ask(&mut io)).await;
+        let asked = tokio::time::timeout(wait, self.ask(&mut io, reads)).await;
         let (answer, rest) = asked.unwrap_or_else(|_| Err("no answer in time".into()))?;
         Ok(Opened { io, wire: answer.wire, body: answer.body, rest })
     }
 
-    async fn ask(&self, io: &mut Box<dyn Io>) -> Result<(Answer, BytesMut), String> {
+    async fn ask(&self, io: &mut Box<dyn Io>, reads: bool) -> Result<(Answer, BytesMut), String> {
         let key = self.is_websocket().then(generate_key);
         let words = |error: io::Error| plain_words(&error);
-        io.write_all(self.request(key.as_deref()).map_err(words)?.as_bytes()).await.map_err(words)?;
+        let hello = match self.broker() {
+            Some(wire) => broker::hello(wire, self.topic(), reads).to_vec(),
+            None => self.request(key.as_deref()).map_err(words)?.into_bytes(),
+        };
+        io.write_all(&hello).await.map_err(words)?;
         let mut buf = BytesMut::with_capacity(1024);
         loop {
-            if let Some(answer) = parse(&buf, key.as_deref())? {
+            let answer = match self.broker() {
+                Some(wire) => broker::answer(wire, &buf, reads)?.map(|len| Answer { wire, body: Body::Plain, len }),
+                None => parse(&buf, key.as_deref())?,
+            };
+            if let Some(answer) = answer {
                 let rest = buf.split_off(answer.len);
                 return Ok((answer, rest));
             }
@@ -77,6 +97,16 @@ impl Target {
                 return Err("closed in the handshake".into());
             }
         }
+    }
+
+    /// How it speaks, if it is a broker.
+    pub fn broker(&self) -> Option<Wire> {
+        broker::of(self.url.scheme())
+    }
+
+    /// What a broker calls the topic.
+    pub fn topic(&self) -> &str {
+        self.url.path().trim_start_matches('/')
     }
 
     /// Whether it speaks WebSocket.

@@ -93,7 +93,8 @@ impl Reader {
             return Poll::Ready(Err(plain_words(&error)));
         }
         if n == 0 {
-            let orderly = self.body == Body::End || (self.body == Body::Plain && self.wire != Wire::Ws);
+            let orderly =
+                self.body == Body::End || (self.body == Body::Plain && matches!(self.wire, Wire::Sse | Wire::Ndjson));
             let ended = if orderly { Ended::Orderly } else { Ended::Broken("closed without a goodbye".into()) };
             return Poll::Ready(Ok(Some(ended)));
         }

@@ -1,6 +1,7 @@
-//! What carries the source's events: lines on standard output, WebSocket messages, or one POST each.
+//! What carries the source's events: lines on standard output, messages of a WebSocket or a broker, or one POST each.
 
 use super::{
+    broker,
     open::{Opened, Target},
     wire::Wire,
 };
@@ -29,6 +30,8 @@ pub enum Sink {
     Lines(Stdout, BytesMut),
     /// To a topic whose peers may publish.
     Messages(WriteHalf<Box<dyn Io>>, Rc<RefCell<BytesMut>>),
+    /// To a broker's topic.
+    Broker(WriteHalf<Box<dyn Io>>, Rc<RefCell<BytesMut>>, Wire, String),
     /// The same, one by one.
     Posts(Poster),
 }
@@ -51,12 +54,15 @@ impl Sink {
     /// # Errors
     /// Why nothing can be published there.
     pub async fn open(target: &Target) -> Result<Self, String> {
-        if target.is_websocket() {
-            let Opened { io, rest, .. } = target.open().await?;
+        if target.is_websocket() || target.broker().is_some() {
+            let Opened { io, rest, wire, .. } = target.open_to_publish().await?;
             let (reads, writes) = tokio::io::split(io);
             let out = Rc::new(RefCell::new(BytesMut::with_capacity(2 * WRITE)));
-            spawn_local(drain(reads, rest, out.clone()));
-            return Ok(Sink::Messages(writes, out));
+            spawn_local(drain(wire, reads, rest, out.clone()));
+            return Ok(match target.broker() {
+                Some(wire) => Sink::Broker(writes, out, wire, target.topic().to_owned()),
+                None => Sink::Messages(writes, out),
+            });
         }
         let url = plain(&target.url);
         let io = target.dialer.dial(&url).await.map_err(|error| plain_words(&error))?;
@@ -81,6 +87,10 @@ impl Sink {
                 put_masked(&mut out.borrow_mut(), op::TEXT, payload, rand::random());
                 out.borrow().len() >= WRITE
             }
+            Sink::Broker(_, out, wire, topic) => {
+                broker::put(*wire, &mut out.borrow_mut(), topic, payload);
+                out.borrow().len() >= WRITE
+            }
             Sink::Posts(poster) => return poster.post(payload).await,
         };
         if full { self.flush().await } else { Ok(()) }
@@ -98,7 +108,7 @@ impl Sink {
                     out.clear();
                     stdout.flush().await
                 }
-                Sink::Messages(writes, out) => {
+                Sink::Messages(writes, out) | Sink::Broker(writes, out, ..) => {
                     let bytes = out.borrow_mut().split();
                     writes.write_all(&bytes).await
                 }
@@ -122,9 +132,9 @@ impl Sink {
 }
 
 /// Whoever publishes on a WebSocket hears what is published: it is read, and pings are answered with the next events.
-async fn drain(mut reads: ReadHalf<Box<dyn Io>>, mut buf: BytesMut, answers: Rc<RefCell<BytesMut>>) {
+async fn drain(wire: Wire, mut reads: ReadHalf<Box<dyn Io>>, mut buf: BytesMut, answers: Rc<RefCell<BytesMut>>) {
     loop {
-        let Ok(read) = Wire::Ws.read(&buf, &mut |_| {}, &mut answers.borrow_mut()) else { return };
+        let Ok(read) = wire.read(&buf, &mut |_| {}, &mut answers.borrow_mut()) else { return };
         let _ = buf.split_to(read.len);
         buf.reserve(WRITE);
         if read.end.is_some() || !matches!(reads.read_buf(&mut buf).await, Ok(1..)) {

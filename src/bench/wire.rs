@@ -2,6 +2,7 @@
 //!
 //! The lines of SSE may end in CRLF or LF; a lone CR, which the standard also allows, nobody sends.
 
+use super::broker;
 use crate::proto::ws::frame::{Fault, Header, masked, op};
 use bytes::BytesMut;
 
@@ -14,6 +15,10 @@ pub enum Wire {
     Sse,
     /// Lines.
     Ndjson,
+    /// Messages of a NATS server.
+    Nats,
+    /// Messages of an MQTT broker.
+    Mqtt,
 }
 
 /// A frame or an event of more bytes than this ends the reader.
@@ -38,6 +43,7 @@ impl Wire {
             Wire::Ws => frames(bytes, on_event, answers).map_err(|fault| fault.to_string())?,
             Wire::Sse => Read { len: blocks(bytes, on_event), end: None },
             Wire::Ndjson => Read { len: lines(bytes, on_event), end: None },
+            Wire::Nats | Wire::Mqtt => broker::messages(self, bytes, on_event, answers)?,
         };
         if bytes.len() - read.len > MAX { Err("an event without end".into()) } else { Ok(read) }
     }

@@ -1,11 +1,12 @@
 //! What a measurement is to do.
 
-use super::{Planned, consume::credentials, refuse, upstream};
+use super::{Planned, Refusal, consume::credentials, refuse, upstream};
 use crate::{
     bench::{Pace, Settings, Sourcing, stamp},
     cli::Bench,
 };
 use std::time::Duration;
+use url::Url;
 
 /// How long it takes, unless that is said.
 const DURATION: Duration = Duration::from_secs(10);
@@ -18,7 +19,7 @@ const SIZE: usize = 100;
 /// What cannot be measured.
 pub fn benching(typed: &Bench) -> Planned<Settings> {
     check_roles(typed)?;
-    let url = typed.url.as_deref().map(upstream).transpose()?;
+    let url = typed.url.as_deref().map(target).transpose()?;
     let source = sourcing(typed)?;
     if source.is_none() && (typed.rate.is_some() || typed.size.is_some() || typed.count.is_some()) {
         return refuse("--rate, --size and --count are about a source: add --emit or --publish URL");
@@ -33,6 +34,23 @@ pub fn benching(typed: &Bench) -> Planned<Settings> {
         pids: typed.pid.clone(),
         source,
     })
+}
+
+/// What can be consumed, or a broker's topic as `nats://H:P/TOPIC` or `mqtt://H:P/TOPIC`.
+fn target(text: &str) -> Planned<Url> {
+    let port = match text.split_once("://") {
+        Some(("nats", _)) => 4222,
+        Some(("mqtt", _)) => 1883,
+        _ => return upstream(text),
+    };
+    let mut url = Url::parse(text).map_err(|error| Refusal(format!("`{text}` is not a URL: {error}")))?;
+    if url.host_str().is_none_or(str::is_empty) || url.path().len() < 2 {
+        return refuse(format!("`{text}` names no topic of a broker: type for instance nats://localhost:4222/events"));
+    }
+    if url.port().is_none() {
+        let _ = url.set_port(Some(port));
+    }
+    Ok(url)
 }
 
 fn check_roles(typed: &Bench) -> Planned<()> {
@@ -69,7 +87,7 @@ fn sourcing(typed: &Bench) -> Planned<Option<Sourcing>> {
     if size < stamp::LEN {
         return refuse(format!("--size {size} has no room for the stamp: type at least {}", stamp::LEN));
     }
-    Ok(Some(Sourcing { to: typed.publish.as_deref().map(upstream).transpose()?, pace, size, count: typed.count }))
+    Ok(Some(Sourcing { to: typed.publish.as_deref().map(target).transpose()?, pace, size, count: typed.count }))
 }
 
 #[cfg(test)]
