@@ -5,11 +5,11 @@ mod common;
 
 use certs::{Authority, Kind};
 use common::{
-    Done, Running, Wsevent, binary,
+    Done, Running, Scratch, Wsevent, binary, eventually, find_program,
     raw::{self, Frame, Server},
 };
 use serde_json::{Value, json};
-use std::thread;
+use std::{net::TcpStream, thread};
 
 fn hub() -> Running {
     Wsevent::line("--no-produce").serve()
@@ -59,6 +59,26 @@ fn every_wire_brings_every_event_to_every_reader() {
             assert!(0 < of("p50") && of("p50") <= of("p99") && of("p99") <= of("max"), "{report}");
         }
         assert_eq!(report["cost"], Value::Null);
+    }
+}
+
+/// Measured beside ours, so they must be measured right.
+#[test]
+fn brokers_are_read_and_published_to() {
+    for (program, scheme, settings) in [
+        ("mosquitto", "mqtt", "listener PORT 127.0.0.1\nallow_anonymous true\nlog_type none\n"),
+        ("nats-server", "nats", "listen: 127.0.0.1:PORT\n"),
+    ] {
+        let found = find_program(program).unwrap_or_else(|| panic!("{program} is missing: scripts/test installs it"));
+        let (scratch, port) = (Scratch::new(), raw::split_url(&format!("http://{}", Server::new().address())).1);
+        let settings = scratch.file("settings", settings.replace("PORT", &port.to_string()));
+        let _broker = Wsevent::program(found).args(["-c", &settings]).start();
+        eventually(program, || TcpStream::connect(("127.0.0.1", port)).ok());
+        let url = format!("{scheme}://127.0.0.1:{port}/events");
+        let line = format!("{url} --readers 20 --publish {url} --rate 200 --count 100 --size 300 --verify");
+        let (report, done) = measured(&line);
+        assert_eq!((done.code, &report["events"], &report["published"]), (0, &json!(2000), &json!(100)), "{done:?}");
+        assert_eq!(report["faults"], json!({ "lost": 0, "repeated": 0, "out_of_order": 0 }), "{program}");
     }
 }
 
