@@ -4,7 +4,7 @@ mod common;
 
 use common::{
     Done, Running, Scratch, Wsevent, bash, binary, eventually, find_program,
-    raw::{self, Frame, Raw, Server},
+    raw::{self, Frame, Raw, Server, header_of},
     reader::Reader,
     run,
 };
@@ -202,6 +202,26 @@ fn first_sights(lines: &str) -> String {
         }
     }
     seen.iter().map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn a_cursor_file_remembers_another_servers_ids_as_they_are() {
+    let (scratch, server) = (Scratch::new(), Server::new());
+    let url = format!("sse+http://{}/events", server.address());
+    let cursor = scratch.arg("cursor");
+    let consume = |events: &str| {
+        let line = ["--consume", &url, "--no-serve", "--count", "2", "--cursor-file", &cursor];
+        let consumer = Wsevent::new(line).start();
+        let (mut there, head) = server.accept();
+        there.send(format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n{events}"));
+        let mut consumer = consumer;
+        assert_eq!(consumer.wait(), 0);
+        (header_of(&head, "last-event-id"), consumer.stdout())
+    };
+    let events = |ids: [u32; 3]| ids.map(|id| format!("id: {id}\ndata: event {id}\n\n")).concat();
+    assert_eq!(consume(&events([7, 8, 9])), (None, "event 7\nevent 8\n".into()));
+    assert_eq!(consume(&events([9, 10, 11])), (Some("8".into()), "event 9\nevent 10\n".into()));
+    assert_eq!(scratch.read("cursor").as_deref(), Some("=10\n"));
 }
 
 #[test]

@@ -98,7 +98,7 @@ pub fn start_reading(running: &Running, dialer: &Dialer) -> Option<watch::Receiv
     let url = settings.members.first().map(|member| &member.url);
     let url = url.or(settings.service.as_ref().map(|service| &service.registry))?;
     // Its end is the topic's only where all of them say so.
-    let feed = Feed::new(running.topic.clone(), plan.keeps_ids(), false, Marks::default(), running.start_of(None));
+    let feed = Feed::new(running.topic.clone(), plan.keeps_ids(), false, Marks::default(), running.start_of());
     let reading =
         Reading { balancer, site: site.clone(), upstream: running.upstream(0, url, dialer), feed, ended: false };
     let (connected, first) = watch::channel(false);

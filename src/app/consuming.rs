@@ -7,7 +7,7 @@ use crate::{
     source::{
         cursor::CursorFile,
         feed::Feed,
-        place,
+        place::{self, Place, Trail},
         upstream::{self, Outcome, Upstream},
     },
     tls, token,
@@ -20,7 +20,8 @@ use url::Url;
 impl Running<'_> {
     pub(super) fn start_upstreams(
         &self,
-        remembered: Option<Since>,
+        remembered: Option<Place>,
+        trail: &Arc<Trail>,
         mut cursor: Option<CursorFile>,
     ) -> Result<JoinSet<Outcome>, StartError> {
         let (plan, mut tasks) = (self.plan, JoinSet::new());
@@ -41,8 +42,10 @@ impl Running<'_> {
         first_connections.extend(balancing::start_reading(self, &dialer));
         for (ordinal, url) in plan.consume.iter().enumerate() {
             let upstream = self.upstream(ordinal, url, &dialer);
-            let start = self.start_of(remembered.clone());
-            let mut feed = Feed::new(self.topic.clone(), keeps, sole, marks.clone(), start);
+            let mut feed = Feed::new(self.topic.clone(), keeps, sole, marks.clone(), self.start_of());
+            if plan.serve.is_none() {
+                feed.resume(remembered.clone(), trail.clone());
+            }
             if let Some(file) = cursor.take() {
                 feed.remember(file)?;
             }
@@ -67,10 +70,10 @@ impl Running<'_> {
 
     /// A keeper that serves mirrors its upstream's window (LINKS 8, 27), from where its journal ends; a consumer begins
     /// where it was told.
-    pub(super) fn start_of(&self, remembered: Option<Since>) -> Option<Since> {
+    pub(super) fn start_of(&self) -> Option<Since> {
         let told = self.plan.consuming.since.clone();
         if !self.plan.keeps_ids() || self.plan.serve.is_none() {
-            return remembered.or(told);
+            return told;
         }
         // Of an event that a stage split only some parts may be there: it comes again, and the rest of it is new.
         let whole = |last: Id| if last.seq.k > 0 { Id { seq: Seq::whole(last.seq.n).before(), ..last } } else { last };

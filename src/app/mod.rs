@@ -15,13 +15,15 @@ use self::journaling::Past;
 use crate::{
     cli::StageArg,
     files::{self, Check, Watched},
-    id::Since,
     matcher::{Match, MatchStage},
     plan::Plan,
     proto::{mqtt::Mqtt, print, shard::Shards},
     script::stage::ScriptStage,
     site::Site,
-    source::cursor::CursorFile,
+    source::{
+        cursor::CursorFile,
+        place::{Place, Trail},
+    },
     stage::{
         flow::{Dedupe, Sample, Throttle},
         jq::{Keep, Map, Program},
@@ -204,13 +206,14 @@ impl Running<'_> {
         let cursor_file = self.plan.consuming.cursor_file.clone().map(CursorFile::new);
         let (printed_to, fed_to) = if self.plan.print.is_some() { (cursor_file, None) } else { (None, cursor_file) };
         let remembered = printed_to.as_ref().map(CursorFile::read).transpose()?.flatten();
-        let remembered = remembered.map(|text| Since::parse(&text)).transpose();
-        let remembered = remembered.map_err(|why| StartError::Failed(format!("read the cursor file: {why}")))?;
-        let mut upstreams = self.start_upstreams(remembered, fed_to)?;
+        let nonsense = |text: &str| StartError::Failed(format!("read the cursor file: `{text}` is no position"));
+        let remembered = remembered.map(|text| Place::read(text.as_bytes()).ok_or_else(|| nonsense(&text)));
+        let trail = Arc::<Trail>::default();
+        let mut upstreams = self.start_upstreams(remembered.transpose()?, &trail, fed_to)?;
         self.start_telling();
         let mut producer = self.start_producer();
         let mut printer =
-            self.plan.print.clone().map(|print| tokio::spawn(print::run(self.topic.clone(), print, printed_to)));
+            self.plan.print.clone().map(|print| tokio::spawn(print::run(self.topic.clone(), print, printed_to, trail)));
         let deadline = self.plan.timeout.unwrap_or(Duration::MAX);
         let mut shutdown = self.shutdown.clone();
         let timed_out = tokio::time::sleep(deadline);

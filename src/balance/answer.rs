@@ -128,6 +128,7 @@ fn check_length(fields: &HeaderMap) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::{collection::vec, prelude::*, sample::select};
 
     async fn answered(bytes: &[u8], upgrade: bool) -> Result<Answer, String> {
         let (mut ours, theirs) = tokio::io::duplex(8);
@@ -153,6 +154,41 @@ mod tests {
         let expected = ["connection: close", "set-cookie: a=b", "transfer-encoding: chunked"];
         assert_eq!(lines.into_iter().collect::<Vec<_>>(), expected);
     }
+
+    proptest! {
+        /// Whatever a back end says: as long as it means something, it means the same when it is passed on.
+        #[test]
+        fn what_is_passed_on_has_the_same_meaning(
+            status in select(vec![101, 200, 204, 304, 404, 500]),
+            fields in vec((select(NAMES.to_vec()), select(VALUES.to_vec())), 0..6),
+        ) {
+            let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            let Ok(Some((answer, _))) = parse(format!("HTTP/1.1 {status} Fine\r\n{fields}\r\n").as_bytes()) else {
+                return Ok(());
+            };
+            let passed = answer.to_bytes();
+            let (again, end) = parse(&passed).expect("an answer").expect("a whole head");
+            prop_assert_eq!((again.status, end), (status, passed.len()));
+            prop_assert_eq!(again.body_left(), answer.body_left());
+            let coding = |answer: &Answer| answer.fields.get(header::TRANSFER_ENCODING).cloned();
+            prop_assert_eq!(coding(&again), coding(&answer));
+        }
+    }
+
+    const NAMES: [&str; 7] =
+        ["Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Upgrade", "Set-Cookie", "X-Own"];
+    const VALUES: [&str; 10] = [
+        "close",
+        "3",
+        "4",
+        "chunked",
+        "Chunked",
+        "gzip, chunked",
+        "content-length, x-own",
+        "transfer-encoding",
+        "",
+        "a=b",
+    ];
 
     #[tokio::test]
     async fn what_is_no_clear_answer_is_none() {

@@ -59,13 +59,13 @@ pub fn is_forwarded(headers: &HeaderMap) -> bool {
     [header::FORWARDED, FORWARDED_FOR, header::VIA].iter().any(|name| headers.contains_key(name))
 }
 
-/// Takes out what is about one connection only. Nobody can take out `Host` by naming it in `Connection`.
+/// Takes out what is about one connection only. Nobody can take out `Host` or a body's length by naming it in `Connection`.
 pub fn strip(headers: &mut HeaderMap) {
     let named = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named: Vec<HeaderName> = named
         .flat_map(|value| value.split(','))
         .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-        .filter(|name| *name != header::HOST)
+        .filter(|name| ![header::HOST, header::CONTENT_LENGTH].contains(name))
         .collect();
     for name in named {
         headers.remove(name);

@@ -4,7 +4,7 @@ use super::{cloudevents, json, sse};
 use crate::{
     id::Id,
     log::{Entry, Item},
-    source::cursor::CursorFile,
+    source::{cursor::CursorFile, place::Trail},
     stage::jq::Program,
     topic::Topic,
 };
@@ -66,7 +66,7 @@ pub enum Ended {
 }
 
 /// Prints the topic from its beginning. Everything printed is acknowledged behind the flush (LINKS 19, 27).
-pub async fn run(topic: Arc<Topic>, print: Print, mut cursor_file: Option<CursorFile>) -> Ended {
+pub async fn run(topic: Arc<Topic>, print: Print, mut cursor_file: Option<CursorFile>, trail: Arc<Trail>) -> Ended {
     let until = print.until.as_deref().and_then(|program| Program::compile(program).ok());
     let mut left = print.count.unwrap_or(u64::MAX);
     let mut changes = topic.log.watch();
@@ -92,7 +92,7 @@ pub async fn run(topic: Arc<Topic>, print: Print, mut cursor_file: Option<Cursor
             }
             continue;
         }
-        let mut page = Page { out: BytesMut::new(), last: None, left, stop: false };
+        let mut page = Page { out: BytesMut::new(), last: None, end: cursor, left, stop: false };
         for item in &items {
             page.put(item, cursor, print.output, until.as_ref());
         }
@@ -108,8 +108,9 @@ pub async fn run(topic: Arc<Topic>, print: Print, mut cursor_file: Option<Cursor
         if let Some(pin) = pin {
             topic.log.ack(pin, cursor);
         }
-        if let (Some(file), Some(last)) = (&mut cursor_file, page.last) {
-            file.note(&last.to_string());
+        let handled = page.last.and_then(|last| trail.up_to(page.end, last));
+        if let (Some(file), Some(place)) = (&mut cursor_file, handled) {
+            file.note(&place.to_string());
         }
         if page.stop {
             break;
@@ -125,6 +126,8 @@ pub async fn run(topic: Arc<Topic>, print: Print, mut cursor_file: Option<Cursor
 struct Page {
     out: BytesMut,
     last: Option<Id>,
+    /// The offset behind that.
+    end: u64,
     left: u64,
     stop: bool,
 }
@@ -166,7 +169,7 @@ impl Page {
                 }
             }
             self.left -= 1;
-            self.last = Some(batch.id(i));
+            (self.last, self.end) = (Some(batch.id(i)), item.offset + i as u64 + 1);
             self.stop = until.is_some_and(|until| until.matches(&event.payload).unwrap_or(false));
         }
     }

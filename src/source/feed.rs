@@ -3,7 +3,7 @@
 use super::{
     cursor::CursorFile,
     health::Health,
-    place::{Marks, Place},
+    place::{Marks, Place, Trail},
 };
 use crate::{
     event::{Batch, Event, Run, Seqs},
@@ -57,6 +57,8 @@ pub struct Feed {
     ended: bool,
     /// Under which name a journal notes where the upstream stands, where the topic's own numbers do not tell.
     place: Option<String>,
+    /// For whoever remembers how much of the topic is handled, where that is done elsewhere.
+    trail: Option<Arc<Trail>>,
     /// Where the position can be seen.
     pub health: Arc<Health>,
 }
@@ -80,6 +82,7 @@ impl Feed {
             cursor_file: None,
             place: None,
             ended: false,
+            trail: None,
             health: Arc::default(),
         }
     }
@@ -99,6 +102,25 @@ impl Feed {
         }
         self.cursor_file = Some(file);
         Ok(())
+    }
+
+    /// Begins behind the place that is remembered, and lays a trail for what is to be remembered next.
+    pub fn resume(&mut self, from: Option<Place>, trail: Arc<Trail>) {
+        match from {
+            Some(Place::Foreign(id)) => self.foreign = Some(id),
+            Some(Place::Ours(id)) => self.start = Some(Since::After(id)),
+            None => {}
+        }
+        if !self.keeps {
+            trail.begin();
+        }
+        self.trail = Some(trail);
+    }
+
+    fn lay(&self, place: Place) {
+        if let Some(trail) = self.trail.as_ref().filter(|_| !self.keeps) {
+            trail.put(self.topic.log.end(), place);
+        }
     }
 
     /// Goes on where a journal noted that the upstream stood, and notes it there from here on. `has_past` when the
@@ -198,6 +220,9 @@ impl Feed {
 
     /// Forgets where the upstream stood; from here on the numbers are ours (LINKS 2). Says whether there was a position.
     fn begin_anew(&mut self) -> bool {
+        if let Some(trail) = &self.trail {
+            trail.begin();
+        }
         if std::mem::take(&mut self.keeps) {
             self.topic.log.become_origin(Epoch::new(now_ms(), rand::random()));
         }
@@ -244,6 +269,7 @@ impl Feed {
         if !self.keeps {
             self.passed.push_back((self.topic.log.end(), position.clone()));
         }
+        self.lay(Place::Ours(position.clone()));
         self.health.passed(&position);
         self.position = Some(position);
     }
@@ -329,11 +355,12 @@ impl Feed {
     /// The same of an upstream that numbers in its own way, and calls the last of them `id`.
     pub async fn foreign_events(&mut self, events: Vec<(Option<Id>, Event)>, time: u64, id: String) {
         self.health.passed_foreign(&id);
-        self.foreign = Some(id);
+        self.foreign = Some(id.clone());
         if events.is_empty() {
             self.note_alone(self.noted_foreign());
         }
         self.events(events, time).await;
+        self.lay(Place::Foreign(id));
     }
 
     fn note_alone(&self, note: Option<Note>) {

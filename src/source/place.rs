@@ -6,7 +6,7 @@ use crate::{
     topic::fnv1a,
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fmt,
     sync::{Arc, Mutex},
 };
@@ -35,8 +35,38 @@ pub fn marks_of(notes: &Notes) -> Marks {
     Arc::new(Mutex::new(marks))
 }
 
-/// Where an upstream stands, as a journal notes it.
-#[derive(Debug, PartialEq)]
+/// Where the upstream of a log that numbers anew stands: offsets of that log, and the places behind them. For whoever
+/// remembers how far it has come.
+#[derive(Debug, Default)]
+pub struct Trail(Mutex<Option<VecDeque<(u64, Place)>>>);
+
+impl Trail {
+    /// From here on the log's own ids mean nothing to the upstream.
+    pub fn begin(&self) {
+        self.0.lock().unwrap_or_else(|p| p.into_inner()).get_or_insert_default();
+    }
+
+    /// Everything before this offset is at or before that place.
+    pub fn put(&self, offset: u64, place: Place) {
+        if let Some(trail) = &mut *self.0.lock().unwrap_or_else(|p| p.into_inner()) {
+            // Places without events replace each other.
+            trail.pop_back_if(|(end, _)| *end == offset);
+            trail.push_back((offset, place));
+        }
+    }
+
+    /// What to remember once everything before this offset is handled, the last of it being `last`; `None` when that is
+    /// nothing that the upstream knows.
+    pub fn up_to(&self, offset: u64, last: Id) -> Option<Place> {
+        let mut trail = self.0.lock().unwrap_or_else(|p| p.into_inner());
+        let Some(trail) = &mut *trail else { return Some(Place::Ours(last)) };
+        let behind = trail.partition_point(|(end, _)| *end <= offset);
+        trail.drain(..behind).next_back().map(|(_, place)| place)
+    }
+}
+
+/// Where an upstream stands, as a journal notes it, and a cursor file of what was printed.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Place {
     /// A position of ours.
     Ours(Id),
@@ -75,6 +105,22 @@ mod tests {
             assert_eq!(Place::read(place.to_string().as_bytes()), Some(place));
         }
         assert_eq!(Place::read(b"42"), None);
+    }
+
+    #[test]
+    fn a_trail_says_what_the_upstream_knows() {
+        let (trail, last) = (Trail::default(), Id { epoch: Epoch::new(1, 1), seq: Seq::whole(3) });
+        let up_to = |offset| trail.up_to(offset, last.clone());
+        assert_eq!(up_to(3), Some(Place::Ours(last.clone())));
+        trail.begin();
+        assert_eq!(up_to(3), None);
+        for (offset, id) in [(4, "a"), (6, "-"), (6, "b"), (7, "c")] {
+            trail.put(offset, Place::Foreign(id.into()));
+        }
+        assert_eq!(
+            [3, 6, 6, 9].map(up_to),
+            [None, Some(Place::Foreign("b".into())), None, Some(Place::Foreign("c".into()))]
+        );
     }
 
     #[test]
