@@ -27,11 +27,51 @@ pub struct Roll {
 struct Listed {
     plain: usize,
     addressable: Slab<Arc<Viewer>>,
-    /// By key and value of their metadata.
-    by_pair: HashMap<String, HashMap<String, BTreeSet<usize>>>,
+    by_pair: Pairs,
     stragglers: Vec<Arc<Straggler>>,
     /// At this length those who caught up are forgotten.
     prune_at: usize,
+}
+
+/// Readers, by each key and value of their metadata.
+#[derive(Debug, Default)]
+pub struct Pairs(HashMap<String, HashMap<String, BTreeSet<usize>>>);
+
+impl Pairs {
+    /// A reader comes, under this number.
+    pub fn insert(&mut self, reader: usize, metadata: &HashMap<String, String>) {
+        for (key, value) in metadata {
+            self.0.entry(key.clone()).or_default().entry(value.clone()).or_default().insert(reader);
+        }
+    }
+
+    /// It goes.
+    pub fn remove(&mut self, reader: usize, metadata: &HashMap<String, String>) {
+        for (key, value) in metadata {
+            let Some(values) = self.0.get_mut(key) else { continue };
+            if let Some(readers) = values.get_mut(value) {
+                readers.remove(&reader);
+                if readers.is_empty() {
+                    values.remove(value);
+                }
+            }
+            if values.is_empty() {
+                self.0.remove(key);
+            }
+        }
+    }
+
+    /// The readers that have the rarest pair of an audience: all that it may be for are among them. `None` for nobody.
+    pub fn having(&self, to: &Map<String, Value>) -> Option<&BTreeSet<usize>> {
+        let mut fewest: Option<&BTreeSet<usize>> = None;
+        for (key, value) in to {
+            let having = text_of(value).and_then(|value| self.0.get(key)?.get(&*value))?;
+            if fewest.is_none_or(|fewest| having.len() < fewest.len()) {
+                fewest = Some(having);
+            }
+        }
+        fewest
+    }
 }
 
 /// A reader's place on the roll.
@@ -68,9 +108,7 @@ impl Roll {
             return None;
         }
         let place = listed.addressable.insert(view.clone());
-        for (key, value) in &view.metadata {
-            listed.by_pair.entry(key.clone()).or_default().entry(value.clone()).or_default().insert(place);
-        }
+        listed.by_pair.insert(place, &view.metadata);
         Some(place)
     }
 
@@ -82,9 +120,7 @@ impl Roll {
             return;
         };
         let view = listed.addressable.remove(place);
-        for (key, value) in &view.metadata {
-            listed.strike(key, value, place);
-        }
+        listed.by_pair.remove(place, &view.metadata);
     }
 
     /// A reader falls behind; it says where it stands, until it drops what it gets here.
@@ -125,29 +161,8 @@ impl Listed {
     }
 
     fn addressed(&self, to: &Map<String, Value>) -> usize {
-        let mut fewest: Option<&BTreeSet<usize>> = None;
-        for (key, value) in to {
-            let having = text_of(value).and_then(|value| self.by_pair.get(key)?.get(&*value));
-            let Some(having) = having else { return 0 };
-            if fewest.is_none_or(|fewest| having.len() < fewest.len()) {
-                fewest = Some(having);
-            }
-        }
-        let viewers = fewest.into_iter().flatten().filter_map(|&place| self.addressable.get(place));
+        let viewers = self.by_pair.having(to).into_iter().flatten().filter_map(|&place| self.addressable.get(place));
         viewers.filter(|view| addresses(to, &view.metadata)).count()
-    }
-
-    fn strike(&mut self, key: &str, value: &str, place: usize) {
-        let Some(values) = self.by_pair.get_mut(key) else { return };
-        if let Some(places) = values.get_mut(value) {
-            places.remove(&place);
-            if places.is_empty() {
-                values.remove(value);
-            }
-        }
-        if values.is_empty() {
-            self.by_pair.remove(key);
-        }
     }
 
     fn prune(&mut self) {
@@ -193,7 +208,7 @@ mod tests {
             roll.leave(places[i]);
         }
         assert_eq!(roll.reached(None), 0);
-        assert!(roll.listed().by_pair.is_empty());
+        assert!(roll.listed().by_pair.0.is_empty());
     }
 
     #[test]

@@ -223,6 +223,22 @@ fn a_stream_has_room_for_a_thousand_operations() {
     }
 }
 
+#[test]
+fn a_crowd_of_subscribers_waits_for_its_first_values() {
+    let slow = "function slow() { const end = Date.now() + 1; while (Date.now() < end); return 'first'; }";
+    let app = Scripted::serve(&format!("{slow}\nregisterGraphQLSubscription('slow', 'slow: String', 'slow');"));
+    // More than may stand in a script's line.
+    let mut sockets = [(); 2].map(|()| Socket::open(&app, ""));
+    for socket in &mut sockets {
+        (0..1000).for_each(|id| socket.subscribe(&id.to_string(), "subscription { slow }"));
+    }
+    for socket in &mut sockets {
+        for _ in 0..1000 {
+            assert_eq!(socket.hear()["payload"], json!({"data": {"slow": "first"}}));
+        }
+    }
+}
+
 /// A client of the WebSocket at `/graphql`, made of bytes.
 struct Socket(Raw);
 

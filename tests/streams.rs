@@ -6,9 +6,9 @@ mod scripted;
 
 use common::{
     eventually,
-    raw::{self, Answer, Raw},
+    raw::{self, Answer, PING, PONG, Raw},
 };
-use link::{Block, Sse};
+use link::{Block, Link, Said, Sse};
 use scripted::{Scripted, said};
 use serde_json::{Value, json};
 
@@ -175,6 +175,41 @@ fn a_filter_that_cannot_be_read_throws_and_reaches_nobody() {
     }
     send_both(&app, "end", &json!({"a": 1}), 1);
     assert_eq!(readers.heard(), [const { Vec::<String>::new() }; 4]);
+}
+
+#[test]
+fn positions_count_what_each_reader_got() {
+    let app = Scripted::serve_with(SENDER, "--ping-interval 1s");
+    let (mut link, mut socket) = (Link::open(&app.url("/s")), Raw::websocket(&app.url("/s?u=1")));
+    let mut other = app.sse("/s?u=2");
+    let to = [
+        json!({"u": 1}),
+        json!({"u": 2}),
+        json!({}),
+        json!({"u": 1}),
+        json!({"u": 3}),
+        json!({"u": 2}),
+        json!({"u": 1}),
+    ];
+    for (i, filter) in to.iter().enumerate() {
+        send(&app, json!({"path": "/s", "data": i.to_string(), "filter": filter}));
+    }
+    // A link from this machine gets everything, with its audience; it holds each position to what it has counted.
+    assert_eq!(link.texts(to.len()), (0..to.len()).map(|i| i.to_string()).collect::<Vec<_>>());
+    assert_eq!(other.texts(3), ["1", "2", "5"]);
+    let mut got = Vec::new();
+    let n = loop {
+        let frame = socket.read_frame().expect("a frame");
+        match frame.opcode {
+            PING if got.len() == 4 => break frame.text().split(' ').nth(3).map(String::from),
+            PING => socket.send_frame(&raw::Frame::new(PONG, frame.payload)),
+            _ => got.push(frame.text()),
+        }
+    };
+    assert_eq!((got, n.as_deref()), (["0", "2", "3", "6"].map(String::from).to_vec(), Some("4")));
+    while !matches!(link.hear(), Said::Position { n, .. } if n == to.len() as u64) {}
+    send(&app, json!({"path": "/s", "data": "last", "filter": {"u": "1"}}));
+    assert_eq!((link.event().1.as_str(), socket.read_message().expect("a message").text().as_str()), ("last", "last"));
 }
 
 /// A GET of a stream with these headers, on a connection that stays open.

@@ -6,6 +6,7 @@ use super::{
     lane::Lane,
 };
 use crate::{
+    event::Batch,
     id::Id,
     link::Signal,
     log::{Entry, Item},
@@ -13,6 +14,7 @@ use crate::{
         wire::{LINKS, WIRES, Wire, chunked},
         ws::encode,
     },
+    topic::Manner,
     units::now_ms,
 };
 use bytes::Bytes;
@@ -117,7 +119,11 @@ impl Shard {
                 conn.wire.is_link() && !(whole && shared && conn.more.as_deref().is_some_and(in_time))
             });
         }
-        for wire in WIRES {
+        let is_selected = self.lanes[lane].topic.manner == Manner::Open && is_all_addressed(items);
+        if is_selected {
+            self.deliver_selected(lane, items);
+        }
+        for wire in WIRES.into_iter().filter(|wire| !is_selected || wire.is_link()) {
             for in_chunks in [false, true] {
                 self.deliver_wire(lane, wire, in_chunks, items);
             }
@@ -131,7 +137,14 @@ impl Shard {
             events += batch.len() as u64;
             bytes += batch.run().bytes().len() as u64;
         }
-        self.lanes[lane].events += events;
+        if is_selected {
+            // The lane counts what all of them were sent: links have more.
+            for key in LINKS.into_iter().flat_map(|wire| self.lanes[lane].tip_of(wire)) {
+                self.conns[key].mark = self.conns[key].mark.wrapping_sub(events);
+            }
+        } else {
+            self.lanes[lane].events += events;
+        }
         self.lanes[lane].bytes += bytes;
         self.tell_positions_when_due(lane, last, end);
     }
@@ -219,6 +232,18 @@ fn last_of(item: &Item) -> Option<Id> {
 /// Whether some event has an audience.
 fn is_addressed(items: &[Item]) -> bool {
     items.iter().any(|item| matches!(&item.entry, Entry::Batch(batch) if batch.is_addressed()))
+}
+
+/// Whether every event has one, which is not everybody.
+fn is_all_addressed(items: &[Item]) -> bool {
+    let is_addressed = |batch: &Batch, i| {
+        let to = batch.attrs_of(i).and_then(|attrs| attrs.to.as_ref());
+        to.is_some_and(|to| !to.is_empty())
+    };
+    items.iter().all(|item| match &item.entry {
+        Entry::Batch(batch) => (0..batch.len()).all(|i| is_addressed(batch, i)),
+        _ => false,
+    })
 }
 
 /// When the first and the last of these events were published.

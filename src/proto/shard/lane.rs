@@ -9,6 +9,7 @@ use crate::{
     link::GoAway,
     log::{Gap, Joined, Start},
     proto::wire::{Farewell, WIRES, Wire},
+    roll::Pairs,
     topic::{Manner, Topic},
     units::now_ms,
 };
@@ -39,6 +40,8 @@ pub(super) struct Lane {
     pub(super) pumped: Arc<AtomicU64>,
     /// Readers at the tip by wire form, in chunks or not, with a match of their own or not.
     pub(super) tip: [Vec<usize>; 4 * WIRES.len()],
+    /// On a named stream, all of them by their metadata.
+    pub(super) by_pair: Pairs,
     pub(super) behind: Vec<usize>,
     pub(super) parked: Vec<usize>,
     /// Unacknowledged bytes after which a `p` is due: few enough that a small window does not run dry meanwhile.

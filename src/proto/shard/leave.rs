@@ -115,10 +115,11 @@ impl Shard {
         if conn.place == Place::Leaving {
             return;
         }
-        let topic = &self.lanes[conn.lane].topic;
-        topic.readers.fetch_sub(1, Ordering::Relaxed);
+        let lane = &mut self.lanes[conn.lane];
+        lane.topic.readers.fetch_sub(1, Ordering::Relaxed);
         if let Some(place) = conn.listed.take() {
-            topic.roll.leave(place);
+            lane.topic.roll.leave(place);
+            lane.by_pair.remove(key, &conn.viewer.metadata);
         }
     }
 

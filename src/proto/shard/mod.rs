@@ -20,7 +20,13 @@ pub use conn::Reader;
 pub use hops::Hop;
 pub(super) use leave::ending;
 
-use crate::{event::Event, link::POSITION_EVERY, log::Item, topic::Topic};
+use crate::{
+    event::Event,
+    link::POSITION_EVERY,
+    log::Item,
+    roll::Pairs,
+    topic::{Manner, Topic},
+};
 use conn::{Conn, More, ReaderParts, Wrote};
 use lane::Lane;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -272,6 +278,9 @@ impl Shard {
         reader.topic.readers.fetch_add(1, Ordering::Relaxed);
         reader.topic.tally.enter(wire.protocol().index());
         conn.listed = (!wire.is_link()).then(|| reader.topic.roll.enter(&conn.viewer));
+        if conn.listed.is_some() && reader.topic.manner == Manner::Open {
+            self.lanes[lane].by_pair.insert(key, &conn.viewer.metadata);
+        }
         let wrote = conn.send(reader.head);
         entry.insert(conn);
         self.conns[key].heard = self.second();
@@ -307,6 +316,7 @@ impl Shard {
             bytes: 0,
             pumped: topic.log.add_pump(),
             tip: [const { Vec::new() }; _],
+            by_pair: Pairs::default(),
             behind: Vec::new(),
             parked: Vec::new(),
             told_every: POSITION_EVERY.min(topic.log.limits().bytes / 4),

@@ -1,12 +1,13 @@
 //! Delivery at the tip where not everybody sees everything: events with an audience, readers with a match.
 //!
-//! A reader that sees none of what is new costs a test and no system call. A match is evaluated once per event however
-//! many readers share it, and equal selections are encoded once per wire form.
+//! A reader that sees none of what is new costs a test and no system call; on a named stream, where all that is new has an
+//! audience, it costs nothing: readers are looked up. A match is evaluated once per event however many readers share it,
+//! and equal selections are encoded once per wire form.
 
 use super::{
     Shard,
     catch_up::width,
-    conn::{Conn, Wrote},
+    conn::{Conn, Place, Wrote},
 };
 use crate::{
     audience::{Seen, Viewer},
@@ -15,7 +16,11 @@ use crate::{
     proto::wire::{Wire, chunked},
 };
 use bytes::Bytes;
-use std::{collections::HashMap, sync::Arc};
+use serde_json::{Map, Value};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 /// What was found out for one group of readers in one turn.
 struct Turn<'a> {
@@ -28,9 +33,16 @@ struct Turn<'a> {
     encoded: HashMap<(u64, Option<Vec<usize>>), Bytes>,
     /// Events and bytes that the whole group was sent.
     sent: (u64, u64),
+    /// The lane does not count these events for everybody at the tip: who is sent some counts them itself.
+    is_selected: bool,
 }
 
-impl Turn<'_> {
+impl<'a> Turn<'a> {
+    fn new(items: &'a [Item], wire: Wire, in_chunks: bool, is_selected: bool) -> Self {
+        let (verdicts, encoded) = (HashMap::new(), HashMap::new());
+        Turn { items, wire, in_chunks, verdicts, encoded, sent: (0, 0), is_selected }
+    }
+
     fn seen(&mut self, viewer: &Viewer, batch: &Batch, offset: u64) -> Seen {
         let Some(wanted) = viewer.wanted.as_ref().filter(|_| viewer.relay || !batch.is_addressed()) else {
             return viewer.of(batch, 0);
@@ -65,15 +77,37 @@ impl Turn<'_> {
 impl Shard {
     /// Sends each reader of a group what it sees of the batches.
     pub(super) fn deliver_each(&mut self, lane: usize, group: usize, wire: Wire, in_chunks: bool, items: &[Item]) {
-        let mut turn = Turn { items, wire, in_chunks, verdicts: HashMap::new(), encoded: HashMap::new(), sent: (0, 0) };
+        let mut turn = Turn::new(items, wire, in_chunks, false);
         let mut at = 0;
         while let Some(&key) = self.lanes[lane].tip[group].get(at) {
             if self.deliver_to(key, &mut turn) {
                 at += 1;
             }
         }
+        self.tally_turn(lane, &turn);
+    }
+
+    fn tally_turn(&self, lane: usize, turn: &Turn<'_>) {
         let (events, bytes) = turn.sent;
-        self.lanes[lane].topic.tally.sent(wire.protocol().index(), 1, events, bytes);
+        self.lanes[lane].topic.tally.sent(turn.wire.protocol().index(), 1, events, bytes);
+    }
+
+    /// Sends the readers of a named stream what it has for them, and touches no others. Everything has an audience, and
+    /// links are not among these readers.
+    pub(super) fn deliver_selected(&mut self, lane: usize, items: &[Item]) {
+        let by_pair = &self.lanes[lane].by_pair;
+        let having = audiences(items).filter_map(|to| by_pair.having(to));
+        let keys: BTreeSet<usize> = having.flatten().copied().collect();
+        let mut turns: HashMap<(Wire, bool), Turn<'_>> = HashMap::new();
+        for key in keys {
+            let conn = &self.conns[key];
+            if matches!(conn.place, Place::Tip(_)) {
+                let (wire, in_chunks) = (conn.wire, conn.chunked);
+                let turn = turns.entry((wire, in_chunks)).or_insert_with(|| Turn::new(items, wire, in_chunks, true));
+                self.deliver_to(key, turn);
+            }
+        }
+        turns.values().for_each(|turn| self.tally_turn(lane, turn));
     }
 
     /// Whether the reader is still at the tip.
@@ -98,7 +132,7 @@ impl Shard {
                 }
                 Wrote::Part(_) => {
                     self.leave_tip(key, item.offset + width(item), Some(&batch.id(batch.len() - 1)));
-                    self.count_sent(key, events, bytes);
+                    self.count_sent(key, if turn.is_selected { 0 } else { events }, bytes);
                     return false;
                 }
             }
@@ -116,6 +150,15 @@ impl Shard {
     }
 }
 
+/// The audiences of these events.
+fn audiences(items: &[Item]) -> impl Iterator<Item = &Map<String, Value>> {
+    let batches = items.iter().filter_map(|item| match &item.entry {
+        Entry::Batch(batch) => Some(batch),
+        _ => None,
+    });
+    batches.flat_map(|batch| (0..batch.len()).filter_map(|i| batch.attrs_of(i)?.to.as_ref()))
+}
+
 /// At the tip, the mark is the lane's count less what was sent: what is not sent raises it.
 fn send_seen(conn: &mut Conn, turn: &mut Turn<'_>, batch: &Batch, offset: u64) -> Wrote {
     let viewer = conn.viewer.clone();
@@ -124,7 +167,10 @@ fn send_seen(conn: &mut Conn, turn: &mut Turn<'_>, batch: &Batch, offset: u64) -
         Seen::All => batch.len(),
         Seen::Some(indices) => indices.len(),
     };
-    conn.mark = conn.mark.wrapping_add((batch.len() - sent) as u64);
+    conn.mark = match turn.is_selected {
+        true => conn.mark.wrapping_sub(sent as u64),
+        false => conn.mark.wrapping_add((batch.len() - sent) as u64),
+    };
     if sent == 0 {
         return Wrote::All;
     }
