@@ -1,10 +1,12 @@
 //! The publisher, against mosquitto as the broker.
 
+mod certs;
 mod common;
 mod mqtt_client;
 mod services;
 
-use common::{Running, Scratch, Wsevent, eventually};
+use certs::{Authority, Identity, Kind};
+use common::{Running, Scratch, Wsevent, eventually, raw};
 use mqtt_client::Client;
 use serde_json::{Value, json};
 use services::{register, registry};
@@ -94,4 +96,23 @@ fn a_broker_hears_who_we_are_and_the_log_does_not() {
         let told = format!("{}{}", hub.stderr(), publisher(hub));
         assert!(!told.contains("hidden") && !told.contains("nonsense") && !told.contains("ada"), "{told}");
     }
+}
+
+#[test]
+fn both_sides_speak_mqtt_over_tls() {
+    let authority = Authority::new();
+    let Identity { cert, key } = authority.issue(Kind::Good);
+    let hub = Wsevent::line("--no-produce --mqtt-listen localhost:0");
+    let hub = hub.args(["--tls-cert", &cert, "--tls-key", &key]).serve();
+    let port = hub.port_of("mqtts").to_string();
+    let reader = ["-h", "localhost", "-p", &port, "--cafile", &authority.ca(), "-t", "events", "-F", "%p"];
+    let heard = Wsevent::program("mosquitto_sub").args(reader).start();
+    let source = Wsevent::line("--no-produce --retry-max 200ms").args(["--ca", &authority.ca()]);
+    let source = source.arg("--mqtt-publish").arg(format!("mqtts://localhost:{port}")).serve();
+    // Until the subscription is there.
+    eventually("a message", || {
+        raw::post(source.url(), "over TLS");
+        heard.stdout().contains("over TLS").then_some(())
+    });
+    assert!(publisher(&source)["published_events"].as_u64() > Some(0));
 }

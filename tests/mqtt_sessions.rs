@@ -3,7 +3,7 @@
 mod common;
 mod mqtt_client;
 
-use common::{Running, Wsevent, eventually, raw};
+use common::{Running, Scratch, Wsevent, eventually, raw};
 use mqtt_client::{CONNACK, Client, PUBACK, packet, text};
 use std::io::Write;
 
@@ -280,6 +280,25 @@ fn bad_packets_end_their_connection_only() {
         let status: serde_json::Value = serde_json::from_slice(&hub.own("status").body).ok()?;
         (status["mqtt"]["clients"] == 2).then_some(())
     });
+}
+
+#[test]
+fn a_filter_may_be_there_before_its_topic() {
+    let scratch = Scratch::new();
+    let script = r#"
+        function make(req) { registerWebStream("/late/one"); return "made"; }
+        function say(req) { return String(sendStreamMessage({ said: 1 })); }
+        register("/make", "make", "POST");
+        register("/say", "say", "POST");
+    "#;
+    let host = Wsevent::line("--mqtt-listen localhost:0").args(["--script", &scratch.file("app.js", script)]).serve();
+    let (mut client, _) = Client::connect(host.port_of("mqtt"), "early", true);
+    assert_eq!(client.subscribe("late/+", 1), 1);
+    let at = |path: &str| format!("http://{}{path}", host.address());
+    assert_eq!(raw::post(&at("/make"), "").status, 200);
+    eventually("a reader of the new topic", || (raw::post(&at("/say"), "").text() != "0").then_some(()));
+    let said = client.message();
+    assert_eq!((&said.topic[..], said.text()), ("late/one", r#"{"said":1}"#.to_owned()));
 }
 
 #[test]

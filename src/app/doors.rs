@@ -68,7 +68,7 @@ async fn open_door(site: &Site, serve: &ServePlan, reuse_port: bool) -> Result<(
 async fn bind_mqtt(site: &Site, plan: &Plan) -> Result<Option<(Door, String)>, StartError> {
     let Some(MqttDoor { host, port, optional }) = &plan.mqtt.listen else { return Ok(None) };
     let scheme = if site.tls.is_some() { "mqtts" } else { "mqtt" };
-    match bind_as(scheme, host, *port, plan.reuse_port && !optional).await {
+    match bind_as(scheme, host, *port, plan.reuse_port).await {
         Err(error) if *optional => {
             warn!(%error, "no MQTT: --mqtt-listen H:P serves it elsewhere, --mqtt-listen off leaves it out");
             Ok(None)

@@ -155,9 +155,14 @@ impl Connection {
                 return End::Goodbye(reason::SHUTTING_DOWN, "the stream has ended", Ending::Done);
             }
             let full = self.channel.waiting() >= ENOUGH;
-            let (heard, due) = (self.waiting.is_none() && !full, self.due(session));
+            let listening = self.waiting.is_none() && !full;
+            if !listening {
+                // It is not silent: it is not heard.
+                self.heard = Instant::now();
+            }
+            let due = self.due(session);
             tokio::select! {
-                moved = self.channel.go_on(heard) => match moved {
+                moved = self.channel.go_on(listening) => match moved {
                     Ok(Moved::Read(0)) => return End::Gone("closed by the peer".into()),
                     Ok(Moved::Read(_)) => end = self.take_input(session),
                     Ok(Moved::Flushed) => session.settle(),
@@ -195,9 +200,7 @@ impl Connection {
         if self.expires.is_some_and(|expires| expires <= now) {
             return Some(End::Goodbye(reason::EXPIRED, "the token has ended", Ending::Refused));
         }
-        // While we do not listen to it, it is not silent.
-        let heeded = self.waiting.is_none() && self.channel.waiting() < ENOUGH;
-        if heeded && self.silence.is_some_and(|silence| self.heard + silence <= now) {
+        if self.silence.is_some_and(|silence| self.heard + silence <= now) {
             return Some(End::Goodbye(reason::KEEP_ALIVE, "silent for too long", Ending::Silent));
         }
         let view = if session.is_pinned() { sys::kernel_view(self.channel.stream().socket()) } else { None };

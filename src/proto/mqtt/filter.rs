@@ -26,7 +26,7 @@ impl Filter {
 
     /// Whether a topic with this name is meant. Wildcards at the front do not mean names that begin with `$`.
     pub fn matches(&self, name: &str) -> bool {
-        self.meets(name).is_some_and(|rest| rest.is_empty() || rest == ["#"])
+        self.meets(name).is_some_and(|rest| matches!(rest, "" | "#"))
     }
 
     /// Whether some topic below (or at) this name may be meant.
@@ -34,21 +34,23 @@ impl Filter {
         self.meets(base).is_some()
     }
 
-    /// What of the filter lies behind a name that it agrees with up to there.
-    fn meets(&self, name: &str) -> Option<Vec<&str>> {
+    /// What of the filter lies behind a name that it agrees with up to there; an empty level there is a `/`.
+    fn meets(&self, name: &str) -> Option<&str> {
         if name.starts_with('$') && self.0.starts_with(['+', '#']) {
             return None;
         }
-        let mut filter = self.0.split('/');
+        let mut rest = Some(&*self.0);
         for level in name.split('/') {
-            match filter.next()? {
-                "#" => return Some(vec!["#"]),
+            let (own, behind) = rest?.split_once('/').map_or((rest?, None), |(own, behind)| (own, Some(behind)));
+            match own {
+                "#" => return Some("#"),
                 "+" => {}
                 own if own == level => {}
                 _ => return None,
             }
+            rest = behind;
         }
-        Some(filter.collect())
+        Some(rest.map_or("", |rest| if rest.is_empty() { "/" } else { rest }))
     }
 }
 
