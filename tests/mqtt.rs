@@ -211,7 +211,7 @@ fn a_password_is_a_token() {
             assert!(refused.stderr.to_lowercase().contains(why), "{version} {login}: {refused:?}");
         }
     }
-    let mut client = Client::log_in(registry.port_of("mqtt"), &token);
+    let mut client = Client::log_in(registry.port_of("mqtt"), "", &token);
     assert_eq!(client.subscribe5(&format!("{BASE}/admin_x"), 0), 0x87, "for another role");
     assert_eq!(client.subscribe5(&format!("{BASE}/+"), 0), 0);
     let old = mosquitto("sub", &registry, &format!("-V 311 -u any -P {token} -C 1 {filter}")).start();
@@ -229,9 +229,11 @@ fn a_password_is_a_token() {
 fn a_token_covers_paths_and_ends() {
     let keys = tokens::Keys::new();
     let hub = Wsevent::line("--accept-publish --no-produce --mqtt-listen localhost:0").args(keys.args()).serve();
-    let log_in = |claims: Value| Client::log_in(hub.port_of("mqtt"), &keys.hs256(&tokens::claims(claims)));
-    let (mut ending, mut both) = (log_in(json!({"exp": tokens::now() + 3})), log_in(json!({"publish": ["/events"]})));
-    let mut other = log_in(json!({"subscribe": ["/other"]}));
+    let log_in = |claims: Value| Client::log_in(hub.port_of("mqtt"), "twin", &keys.hs256(&tokens::claims(claims)));
+    // They call themselves by one name, and take nothing from each other.
+    let mut ending = log_in(json!({"sub": "a", "exp": tokens::now() + 3}));
+    let mut both = log_in(json!({"sub": "b", "publish": ["/events"]}));
+    let mut other = log_in(json!({"sub": "c", "subscribe": ["/other"]}));
     assert_eq!((both.subscribe5("events", 0), ending.subscribe5("nothing/#", 0)), (0, 0));
     assert_eq!((other.subscribe5("events", 0), other.subscribe5("#", 0)), (0x87, 0));
     let say = [&text("events")[..], b"\0\x01\0one"].concat();

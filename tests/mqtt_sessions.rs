@@ -136,6 +136,25 @@ fn who_is_too_slow_is_told_what_is_lost() {
 }
 
 #[test]
+fn who_does_not_read_holds_nobody_up_and_misses_nothing_that_the_window_holds() {
+    let hub = hub("--history-bytes 64MiB");
+    let port = hub.port_of("mqtt");
+    let (mut stuck, _) = Client::connect(port, "stuck", true);
+    let (mut reader, _) = Client::connect(port, "reader", true);
+    assert_eq!((stuck.subscribe("#", 0), reader.subscribe("#", 0)), (0, 0));
+    // More than two sockets hold.
+    let payload = |n: usize| format!("{n:06}{}", "x".repeat(200_000));
+    for n in 0..150 {
+        post(&hub, &payload(n));
+        assert!(reader.message().text() == payload(n), "message {n}");
+    }
+    for n in 0..150 {
+        assert!(stuck.message().text() == payload(n), "message {n}");
+    }
+    assert_eq!(hub.topic()["skipped_events"], 0);
+}
+
+#[test]
 fn a_lossless_topic_waits_for_its_mqtt_readers() {
     let mut producer =
         Wsevent::line("--produce - --keep-open --history-bytes 4KiB --mqtt-listen localhost:0").piped().serve();

@@ -111,8 +111,8 @@ impl Client {
     }
 
     /// 5.0 with a password, let in.
-    pub fn log_in(port: u16, password: &str) -> Self {
-        let login = [text(""), text("any"), text(password)].concat();
+    pub fn log_in(port: u16, name: &str, password: &str) -> Self {
+        let login = [text(name), text("any"), text(password)].concat();
         let mut client = Client::open(port);
         client.send(0x10, &[&b"\0\x04MQTT\x05\xc2\0\0\0"[..], &login].concat());
         let answer = client.next().expect("a CONNACK");

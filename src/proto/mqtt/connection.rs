@@ -2,7 +2,7 @@
 
 use super::{
     channel::{Carrier, Channel},
-    handshake::{self, Refused},
+    handshake::{self, Member, Refused},
     packet::{Connect, Fault, Packet, Publish, Subscribe, Version, property, reason},
     read,
     seats::{MAX_EXPIRY, Seated, Sitter},
@@ -72,10 +72,10 @@ pub async fn serve(
     };
     match handshake::admit(&site, &connect, bearer.as_deref()) {
         Err(code) => refuse(channel, connect.version, code, "not let in", peer).await,
-        Ok(grant) => {
+        Ok(Member { grant, name }) => {
             let reader = handshake::reader(&connect, grant);
             site.mqtt.clients.fetch_add(1, Ordering::Relaxed);
-            sit(&site, channel, connect, reader, peer).await;
+            sit(&site, channel, connect, (reader, name), peer).await;
             site.mqtt.clients.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -94,10 +94,19 @@ async fn refuse(mut channel: Channel, version: Version, code: u8, why: &str, pee
 }
 
 /// From the CONNACK to the end of the session's turn.
-async fn sit(site: &Arc<Site>, mut channel: Channel, connect: Connect, reader: Reader, peer: Option<SocketAddr>) {
+async fn sit(
+    site: &Arc<Site>,
+    mut channel: Channel,
+    connect: Connect,
+    (reader, owner): (Reader, String),
+    peer: Option<SocketAddr>,
+) {
     let given = connect.client_id.is_empty().then(|| format!("wsevent-{:016x}", rand::random::<u64>()));
     let name = given.as_deref().unwrap_or(&connect.client_id);
-    let Some(mut seated) = site.mqtt.seats.take(name).await else { return channel.close(None).await };
+    // No client identifier has U+0000 in it.
+    let Some(mut seated) = site.mqtt.seats.take(&format!("{owner}\0{name}")).await else {
+        return channel.close(None).await;
+    };
     if connect.clean {
         *seated.session = None;
     }

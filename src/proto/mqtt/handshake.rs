@@ -15,6 +15,7 @@ use crate::{
     units::now_ms,
 };
 use bytes::{BufMut, BytesMut};
+use serde_json::Value;
 use std::{io, sync::Arc, time::Duration};
 
 /// What a CONNECT may have, in bytes.
@@ -68,12 +69,21 @@ pub async fn connect(channel: &mut Channel) -> Result<Connect, Refused> {
     }
 }
 
+/// Who was let in.
+#[derive(Default)]
+pub struct Member {
+    /// What its token says, where access is controlled.
+    pub grant: Option<Grant>,
+    /// Who it is by its token, if that says so: sessions are not taken over from others.
+    pub name: String,
+}
+
 /// Judges who wants to be let in: the password is a token where access is controlled; over WebSocket the request may have
 /// brought one instead.
 ///
 /// # Errors
 /// The reason code.
-pub fn admit(site: &Site, connect: &Connect, bearer: Option<&str>) -> Result<Option<Grant>, u8> {
+pub fn admit(site: &Site, connect: &Connect, bearer: Option<&str>) -> Result<Member, u8> {
     if connect.properties.text(property::AUTH_METHOD).is_some() {
         return Err(reason::BAD_METHOD);
     }
@@ -81,13 +91,17 @@ pub fn admit(site: &Site, connect: &Connect, bearer: Option<&str>) -> Result<Opt
     if nameless || connect.client_id.len() > MAX_CLIENT_ID {
         return Err(reason::BAD_CLIENT_ID);
     }
-    let Some(keys) = &site.keys else { return Ok(None) };
+    let Some(keys) = &site.keys else { return Ok(Member::default()) };
     let password = connect.password.as_ref().map(|password| std::str::from_utf8(password).unwrap_or_default());
     let token = password.or(bearer).ok_or(reason::NOT_AUTHORIZED)?;
-    keys.get().judge(token, now_ms()).map(Some).map_err(|why| {
+    let keys = keys.get();
+    let known = keys.judge(token, now_ms()).and_then(|grant| Ok((grant, keys.describe(token, now_ms())?)));
+    let (grant, claims) = known.map_err(|why| {
         tracing::debug!(why, "token refused");
         reason::BAD_PASSWORD
-    })
+    })?;
+    let name = claims.get("sub").or_else(|| claims.get("username")).and_then(Value::as_str);
+    Ok(Member { grant: Some(grant), name: name.unwrap_or_default().to_owned() })
 }
 
 /// What the client can take.
