@@ -1336,6 +1336,9 @@ fn links_25_a_loop_through_two_merges_is_found() {
     eventually("one of them to refuse", || {
         (first.stderr().contains("loop") || second.stderr().contains("loop")).then_some(())
     });
+    // A merge hears what is said from when it is there.
+    left.has("readers", 1);
+    right.has("readers", 1);
     publish_numbers(left.url(), 1..=5);
     await_events(&first, 5);
     publish_numbers(right.url(), 6..=10);

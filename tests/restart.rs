@@ -44,6 +44,9 @@ fn knock(port: u16, done: Arc<AtomicBool>) -> JoinHandle<(u64, Vec<String>)> {
     })
 }
 
+/// Of the balancer that is replaced.
+const READERS: usize = 200;
+
 #[test]
 fn a_balancer_is_replaced_twice_under_load() {
     let hub = hub();
@@ -54,9 +57,9 @@ fn a_balancer_is_replaced_twice_under_load() {
     let (enough, done, last) =
         (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
     running.said("connected");
-    let readers: Vec<_> = (0..10).map(|_| count_to(running.url(), last.clone())).collect();
+    let readers: Vec<_> = (0..READERS).map(|_| count_to(running.url(), last.clone())).collect();
     let consumer = Wsevent::new(["--consume", &running.ws_url(), "--no-serve", "--output", "ndjson"]).start();
-    balancer::readers(&running, 11);
+    balancer::readers(&running, READERS + 1);
     let publisher = publish(&hub, enough.clone(), last);
     let knocking = [knock(port, done.clone()), knock(port, done.clone())];
     for _ in 0..2 {
