@@ -1,21 +1,17 @@
 //! The guides that people have: each of their server blocks runs as it stands, with the names that it leaves open defined
 //! before it and, where it registers nothing, a registration behind it.
-//!
-//! The guides lie beside the project, in the directory that `WSEVENT_SEEDS` names; where they do not, this says so and
-//! tests nothing of them.
 
 mod common;
 mod link;
 mod scripted;
 
-use common::{raw, root};
+use common::raw;
 use scripted::{
     Scripted,
-    guide::{Block, blocks},
+    guide::{Guides, blocks},
     next, said,
 };
 use serde_json::{Value, json};
-use std::path::PathBuf;
 
 /// What stands around a block, and what it then does.
 struct Row {
@@ -254,34 +250,12 @@ fn webhook(app: &Scripted) {
     assert_eq!(app.send("/webhook/github", "application/json", "no JSON").status, 500);
 }
 
-/// The guides' texts, first and second; `None` where they are not there.
-fn guides() -> Option<[String; 2]> {
-    let seeds = std::env::var_os("WSEVENT_SEEDS").map_or_else(|| root().join("../shared/seeds"), PathBuf::from);
-    let read = |name: &str| std::fs::read_to_string(seeds.join(format!("streaming-guide-{name}.md"))).ok();
-    let found = read("first").zip(read("second"));
-    if found.is_none() {
-        eprintln!("SKIPPED: no guides in {}: set WSEVENT_SEEDS to test them", seeds.display());
-    }
-    found.map(|(first, second)| [first, second])
-}
-
-/// A block by its letter and number; an `a` behind them is the part before a fence that the author meant to end it.
-fn block<'a>(guides: &'a [Vec<Block>; 2], name: &str) -> &'a str {
-    let (letter, number) = name.split_at(1);
-    let guide = &guides[usize::from(letter == "B")];
-    let (number, is_part) = number.strip_suffix('a').map_or((number, false), |number| (number, true));
-    let text = &guide[number.parse::<usize>().expect("a number") - 1].text;
-    if is_part { text.split("```").next().unwrap_or(text) } else { text }
-}
-
 #[test]
 fn every_server_block_does_what_its_guide_says() {
-    let Some(guides) = guides() else { return };
-    let guides = guides.map(|text| blocks(&text));
-    assert_eq!(guides.each_ref().map(Vec::len), [28, 43]);
+    let Some(guides) = Guides::read() else { return };
     for row in rows() {
         println!("{}", row.block);
-        let source = [row.before, block(&guides, row.block), row.behind].concat();
+        let source = [row.before, guides.block(row.block), row.behind].concat();
         (row.check)(&Scripted::serve(&source));
     }
 }

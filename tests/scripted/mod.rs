@@ -2,6 +2,7 @@
 
 #![allow(dead_code)]
 
+pub mod browser;
 pub mod guide;
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     },
     link::Sse,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A stream and a route in the first style.
 pub const FIRST: &str = r#"
@@ -90,6 +91,20 @@ impl Scripted {
     pub fn says(&self, text: &str) {
         eventually(&format!("{text:?} in the log"), || (self.said(text) > 0).then_some(()));
     }
+}
+
+/// Posts `{to, data, filter}` to a script's `/send`, and what it answers.
+pub fn send(app: &Scripted, to: &str, data: impl Into<Value>, filter: Value) -> String {
+    let what = json!({ "to": to, "data": data.into(), "filter": filter.to_string() });
+    app.send("/send", "application/json", &what.to_string()).text()
+}
+
+/// Sends until so many readers got it.
+pub fn reach(app: &Scripted, to: &str, data: impl Into<Value>, filter: Value, readers: usize) {
+    let (data, got) = (data.into(), format!(": {readers} successful, 0 failed"));
+    eventually(&format!("{readers} readers of {to}"), || {
+        send(app, to, data.clone(), filter.clone()).contains(&got).then_some(())
+    });
 }
 
 /// The next event's data, as JSON.

@@ -1,0 +1,89 @@
+//! Pages that read a script's streams, in chromium.
+
+mod common;
+mod link;
+mod scripted;
+
+use common::root;
+use scripted::{Scripted, browser::Browser, reach};
+use serde_json::{Value, json};
+
+/// A page of ours, and the browser that it is in.
+fn page(name: &str) -> (Scripted, Browser) {
+    let pages = root().join("tests/clients/pages");
+    let source = std::fs::read_to_string(pages.join("app.js")).expect("a script");
+    let app = Scripted::serve_with(&source, &format!("--static {}", pages.display()));
+    let mut browser = Browser::start();
+    browser.open("page", &app.url(&format!("/{name}")));
+    (app, browser)
+}
+
+fn everyone() -> Value {
+    json!({})
+}
+
+#[test]
+fn alerts_are_shown_by_their_level() {
+    let (app, browser) = page("alerts.html");
+    reach(&app, "/alerts", json!({"level": "info", "text": "tea is ready"}), everyone(), 1);
+    browser.tells("page", "shows For information: tea is ready");
+    reach(&app, "/alerts", json!({"level": "odd", "text": "?"}), everyone(), 1);
+    browser.tells("page", "warning no such level: odd");
+    reach(&app, "/alerts", json!({"level": "urgent", "text": "<b>out of tea</b>"}), everyone(), 1);
+    browser.tells("page", "shows Urgent: <b>out of tea</b>\nFor information: tea is ready");
+}
+
+#[test]
+fn a_dashboard_reads_two_streams() {
+    let (app, browser) = page("dashboard.html");
+    reach(&app, "/metrics", json!({"cups": 3, "pots": 1}), everyone(), 1);
+    reach(&app, "/load", json!({"kettle": 0.5}), everyone(), 1);
+    reach(&app, "/metrics", json!({"cups": 4}), everyone(), 1);
+    browser.tells("page", "shows cups 4\nkettle 0.5\npots 1");
+}
+
+#[test]
+fn a_chat_hears_its_room_and_itself() {
+    let (app, mut browser) = page("chat.html?who=ann&room=tea");
+    browser.open("bob", &app.url("/chat.html?who=bob&room=tea"));
+    let say = |text: &str| json!({"from": "cat", "text": text});
+    reach(&app, "/room", say("hello"), json!({"room": "tea"}), 2);
+    reach(&app, "/room", say("psst"), json!({"room": "tea", "who": "ann"}), 1);
+    reach(&app, "/room", json!({"move": "a&b=c d+é"}), json!({"who": "ann"}), 1);
+    browser.tells("page", "shows ann in a&b=c d+é");
+    reach(&app, "/room", say("up here"), json!({"room": "a&b=c d+é"}), 1);
+    reach(&app, "/room", say("who is left"), json!({"room": "tea"}), 1);
+    reach(&app, "/room", say("all"), everyone(), 2);
+    browser.tells("page", "cat: psst\ncat: up here\ncat: all");
+    browser.tells("bob", "cat: who is left\ncat: all");
+    assert_eq!(
+        browser.count("bob", "psst") + browser.count("bob", "up here") + browser.count("page", "who is left"),
+        0
+    );
+}
+
+#[test]
+fn a_page_comes_back_by_its_own_clock() {
+    let (mut app, browser) = page("backoff.html");
+    reach(&app, "/alerts", json!({"text": "before"}), everyone(), 1);
+    browser.tells("page", "before on connection 1");
+    app.running.kill9();
+    browser.tells("page", "again in 200 ms");
+    app.running.start_again();
+    reach(&app, "/alerts", json!({"text": "after"}), everyone(), 1);
+    browser.tells("page", "after on connection 2");
+}
+
+#[test]
+fn a_page_subscribes_in_four_ways() {
+    let (app, browser) = page("graphql.html");
+    let goal = json!({"of": "home", "goals": 1, "scorer": "ann"});
+    reach(&app, "score", goal, json!({"side": "home"}), 4);
+    for way in ["post", "get"] {
+        browser.tells("page", &format!("{way} {}", r#"{"of":"home","goals":0}"#));
+        browser.tells("page", &format!("{way} {}", r#"{"of":"home","goals":1}"#));
+    }
+    browser.tells("page", "all 1");
+    browser.tells("page", "bare 1");
+    reach(&app, "score", "none", json!({"side": "away"}), 0);
+}
