@@ -260,6 +260,29 @@ fn every_server_block_does_what_its_guide_says() {
     }
 }
 
+/// The addresses that a block has in comments, each with the metadata of who comes to it.
+#[test]
+fn an_address_says_who_reads_as_the_guide_has_it() {
+    let Some(guides) = Guides::read() else { return };
+    let behind =
+        |word: &str| guides.block("B12").lines().filter_map(|line| line.strip_prefix(word)).collect::<Vec<_>>();
+    let (addresses, metadata) = (behind("// URL: "), behind("// Metadata: "));
+    assert_eq!((addresses.len(), metadata.len()), (3, 3));
+    let app = Scripted::serve(&format!(
+        "const addresses = {addresses:?}, metadata = [{}];
+        const path = (address) => address.split('?')[0];
+        addresses.map(path).forEach(registerWebStream);
+        const send = ({{ query: {{ n }} }}) => sendStreamMessageFiltered(path(addresses[n]), n, metadata[n]);
+        register('/send', 'send');",
+        metadata.join(", ")
+    ));
+    for (n, address) in addresses.iter().enumerate() {
+        let (mut reader, answer) = (app.sse(address), app.get(&format!("/send?n={n}")).text());
+        assert!(answer.contains("1 successful"), "{address}: {answer}");
+        assert_eq!(next(&mut reader), json!(n));
+    }
+}
+
 #[test]
 fn blocks_are_found_as_commonmark_finds_them() {
     let text =

@@ -1,19 +1,23 @@
-//! Pages that read a script's streams, in chromium.
+//! Pages that read a script's streams, in chromium, and the same outside of browsers with npm's `eventsource`.
 
 mod common;
 mod link;
 mod scripted;
 
-use common::root;
+use common::{Running, Wsevent, eventually, find_program, root};
 use scripted::{Scripted, browser::Browser, reach};
 use serde_json::{Value, json};
 
-/// A page of ours, and the browser that it is in.
-fn page(name: &str) -> (Scripted, Browser) {
+/// Our pages and the script that they are about.
+fn serve() -> Scripted {
     let pages = root().join("tests/clients/pages");
     let source = std::fs::read_to_string(pages.join("app.js")).expect("a script");
-    let app = Scripted::serve_with(&source, &format!("--static {}", pages.display()));
-    let mut browser = Browser::start();
+    Scripted::serve_with(&source, &format!("--static {}", pages.display()))
+}
+
+/// One of the pages, and the browser that it is in.
+fn page(name: &str) -> (Scripted, Browser) {
+    let (app, mut browser) = (serve(), Browser::start());
     browser.open("page", &app.url(&format!("/{name}")));
     (app, browser)
 }
@@ -86,4 +90,31 @@ fn a_page_subscribes_in_four_ways() {
     browser.tells("page", "all 1");
     browser.tells("page", "bare 1");
     reach(&app, "score", "none", json!({"side": "away"}), 0);
+}
+
+fn event_source(url: &str) -> Running {
+    let node = find_program("node").expect("node is missing: run scripts/test, which installs it");
+    let clients = root().join("tests/clients");
+    let there = clients.join("node_modules/eventsource").is_dir();
+    assert!(there, "the npm package eventsource is missing: run scripts/test, which installs it");
+    Wsevent::program(node).args([clients.join("eventsource_reader.js").into_os_string(), url.into()]).start()
+}
+
+#[test]
+fn an_event_source_outside_of_browsers_hears_the_same() {
+    let mut app = serve();
+    let paths = ["/room", "/graphql/subscription/score", "/graphql/sse"];
+    let readers = paths.map(|path| event_source(&app.url(&format!("{path}?who=ann"))));
+    for text in ["before", "after"] {
+        reach(&app, "/room", text, json!({"who": "ann"}), 1);
+        reach(&app, "score", text, json!({"who": "ann"}), 2);
+        reach(&app, "score", "for bob", json!({"who": "bob"}), 0);
+        let score = json!({"data": {"score": text}}).to_string();
+        for (reader, data) in readers.iter().zip([text, text, &score]) {
+            let told = format!("[\"text\",{},", json!(data));
+            eventually(&told, || reader.stdout().contains(&told).then_some(()));
+            assert!(!reader.stdout().contains("for bob"));
+        }
+        app.running.restart();
+    }
 }
