@@ -108,6 +108,10 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Answer, usize)>, String> {
     }
     check_length(&map)?;
     let (status, reason) = (response.code.unwrap_or(0), response.reason.unwrap_or("").to_owned());
+    // RFC 9110 §15; the parser takes any three digits.
+    if status < 100 {
+        return Err(format!("its answer has the status {status:03}"));
+    }
     Ok(Some((Answer { status, reason, fields: map, rest: Bytes::new() }, len)))
 }
 
@@ -200,6 +204,7 @@ mod tests {
             (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", false),
             (b"HTTP/1.1 200 OK\r\nA: b\r\n folded\r\n\r\n", false),
             (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", false),
+            (b"HTTP/1.1 000 Nothing\r\n\r\n", false),
             (b"HTTP/1.1 200 OK\r\nA: ", true),
             (b"", true),
         ] {
