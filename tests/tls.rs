@@ -123,9 +123,11 @@ fn the_end_arrives_though_nginx_dies_before_it() {
         let mut producer = Wsevent::line("--produce -").piped().serve();
         let mut nginx = Nginx::serve(&identity, producer.port());
         let mut reader = consumer(&nginx.url("wss", "localhost")).args(["--ca", &authority.ca()]).start();
-        producer.write(lines(0..20_000));
+        producer.write(lines(0..10_000));
         reader.lines(10_000);
         nginx.kill9();
+        // It has not got everything, so it is waited for.
+        producer.write(lines(10_000..20_000));
         nginx.start_again();
         producer.close_stdin();
         assert_numbered(&reader.lines(20_000).join("\n"), 20_000);
