@@ -10,7 +10,9 @@ use super::{
     stream::{Step, Steps},
     subscribe::{self, Peer, Refusal, Subscription},
 };
-use crate::{balance, graphql, id::Id, link::END_TRAILER, registry, script, site::Site, tls::Stream};
+#[cfg(feature = "script")]
+use crate::graphql;
+use crate::{balance, id::Id, link::END_TRAILER, registry, script, site::Site, tls::Stream};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -126,6 +128,8 @@ async fn route(
         let answer = script::http::answer(&site, &parts, body).await?;
         return Ok(json_answer(answer.status, answer.headers, answer.body));
     }
+    // Only scripts name subscriptions.
+    #[cfg(feature = "script")]
     if let Some(graphql) = site.graphql.as_ref().filter(|_| graphql::http::is_asked(&site, &parts)) {
         let door = graphql::http::Door { upgrade, permit: Box::new(permit) };
         return graphql::http::answer(&site, graphql, &parts, body, door).await;
