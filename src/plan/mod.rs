@@ -4,6 +4,8 @@ mod balance;
 mod bench;
 mod consume;
 mod mqtt;
+mod print;
+mod produce;
 mod registry;
 mod script;
 mod serve;
@@ -12,9 +14,12 @@ mod show;
 pub use bench::benching;
 pub use consume::{split_header, tracing, upstream};
 pub use mqtt::{MqttDoor, MqttPlan};
+pub use produce::{KeepOpen, Producer};
 pub use serve::key_files;
 
 use consume::{consuming, upstreams};
+use print::printing;
+use produce::{policy, producing};
 use serve::{accept_publish, journal, serving, split_address, tls_files};
 
 use crate::{
@@ -24,15 +29,11 @@ use crate::{
     journal::SyncPolicy,
     log::Limits,
     matcher::Match,
-    proto::{
-        cloudevents::Envelope,
-        print::{Output, Print},
-        shard::Tuning,
-    },
+    proto::{print::Print, shard::Tuning},
     registry::Settings as Registering,
     script::fault::Limits as ScriptLimits,
     site::Rules,
-    source::{credentials::Credentials, lines::Framing},
+    source::credentials::Credentials,
     stage::jq::Program,
     tls::TlsFiles,
     token::KeyFiles,
@@ -120,22 +121,6 @@ pub struct ServePlan {
     /// Gets one listener URL per line.
     pub ready_file: Option<PathBuf>,
 }
-
-/// What is produced.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Producer {
-    /// Dummy events.
-    Random,
-    /// Standard input.
-    Stdin(Framing, KeepOpen),
-    /// A file, once.
-    File(PathBuf, Framing, KeepOpen),
-    /// A command's output.
-    Exec(String, Framing, KeepOpen),
-}
-
-/// Whether to go on serving when the input has ended.
-pub type KeepOpen = bool;
 
 /// How upstreams are consumed.
 #[derive(Debug, Clone)]
@@ -258,56 +243,6 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
     Ok(plan)
 }
 
-fn producing(args: &Args, nothing_consumed: bool) -> Planned<Option<Producer>> {
-    let produce = &args.produce;
-    let keep_open = produce.keep_open == Some(true);
-    let Some(source) = &produce.produce else {
-        if produce.framing.is_some() || keep_open {
-            return refuse(
-                "--framing and --keep-open are about an input: add --produce -, --produce file:PATH or exec:COMMAND",
-            );
-        }
-        let random = nothing_consumed && produce.no_produce != Some(true);
-        return Ok(random.then_some(Producer::Random));
-    };
-    if produce.no_produce == Some(true) {
-        return refuse("--produce and --no-produce contradict each other: drop one");
-    }
-    let framing = produce.framing.unwrap_or(Framing::Line);
-    match (source.as_str(), source.split_once(':')) {
-        ("-", _) => Ok(Some(Producer::Stdin(framing, keep_open))),
-        (_, Some(("exec", command))) if !command.is_empty() => {
-            Ok(Some(Producer::Exec(command.into(), framing, keep_open)))
-        }
-        (_, Some(("file", path))) if !path.is_empty() => Ok(Some(Producer::File(path.into(), framing, keep_open))),
-        _ => refuse(format!("cannot produce from `{source}`: type -, exec:COMMAND or file:PATH")),
-    }
-}
-
-fn printing(args: &Args, serves: bool) -> Planned<Option<Print>> {
-    let print = &args.print;
-    if serves {
-        let asked = [
-            ("--output", print.output.is_some()),
-            ("--count", print.count.is_some()),
-            ("--until", print.until.is_some()),
-        ];
-        return match asked.iter().find(|(_, asked)| *asked) {
-            Some((option, _)) => refuse(format!("{option} is about printed events: add --no-serve")),
-            None => Ok(None),
-        };
-    }
-    if let Some(program) = &print.until {
-        Program::compile(program).map_err(|error| Refusal(format!("--until {error}")))?;
-    }
-    let output = match (print.output, args.serve.envelope) {
-        (Some(_), Some(_)) => return refuse("--envelope prints one CloudEvent per line: leave --output out"),
-        (None, Some(Envelope::CloudEvents)) => Output::CloudEvents,
-        (output, None) => output.unwrap_or_default(),
-    };
-    Ok(Some(Print { output, count: print.count, until: print.until.clone() }))
-}
-
 fn check_stages(stages: &[StageArg]) -> Planned<()> {
     for stage in stages {
         let checked = match stage {
@@ -322,12 +257,6 @@ fn check_stages(stages: &[StageArg]) -> Planned<()> {
         checked.map_err(Refusal)?;
     }
     Ok(())
-}
-
-/// `block` is right for `cat file | wsevent`, never where peers may publish (LINKS 23).
-fn policy(args: &Args, produce: &Option<Producer>, accept_publish: bool) -> Option<Policy> {
-    let input = matches!(produce, Some(Producer::Stdin(..) | Producer::File(..)));
-    args.window.slow_reader.clone().or_else(|| (input && !accept_publish).then_some(Policy::Block))
 }
 
 /// What the log's level and form are to be.
