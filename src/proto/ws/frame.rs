@@ -136,24 +136,40 @@ pub struct Stretch {
     pub count: u32,
 }
 
+/// FIN and the opcode of a text message that is one frame.
+const WHOLE_TEXT: u8 = 0x80 | op::TEXT;
+
 /// Measures that stretch, up to `limit` bytes or one message. What ends it (a control frame, a fragment, a message that
 /// is too big or not UTF-8, an unfinished frame) is the general path's to judge.
 pub fn scan(bytes: &[u8], limit: usize, max_message: usize) -> Stretch {
     let mut stretch = Stretch::default();
-    while let Ok(Some(header)) = Header::parse(&bytes[stretch.len..]) {
-        let data = matches!(header.op, op::TEXT | op::BINARY);
-        let end = stretch.len.saturating_add(header.total());
-        let whole = end <= bytes.len() && header.payload <= max_message;
-        let fits = end <= limit || stretch.count == 0;
-        if !(data && header.fin && header.mask.is_none() && !header.compressed && whole && fits) {
-            break;
-        }
-        if header.op == op::TEXT && !is_utf8(&bytes[stretch.len + header.len..end]) {
+    while let Some(len) = plain_message(&bytes[stretch.len..], max_message) {
+        let end = stretch.len + len;
+        if end > limit && stretch.count > 0 {
             break;
         }
         stretch = Stretch { len: end, count: stretch.count + 1 };
     }
     stretch
+}
+
+/// How long the message at the front is, header included; `None` unless it is whole and plain.
+fn plain_message(bytes: &[u8], max: usize) -> Option<usize> {
+    let (is_text, header, payload) = match *bytes {
+        // What most messages begin with needs no taking apart.
+        [WHOLE_TEXT, len @ ..126, ..] => (true, 2, usize::from(len)),
+        _ => {
+            let header = Header::parse(bytes).ok()??;
+            let is_data = matches!(header.op, op::TEXT | op::BINARY);
+            if !is_data || !header.fin || header.compressed || header.mask.is_some() {
+                return None;
+            }
+            (header.op == op::TEXT, header.len, header.payload)
+        }
+    };
+    let end = header.checked_add(payload).filter(|_| payload <= max)?;
+    let payload = bytes.get(header..end)?;
+    (!is_text || is_utf8(payload)).then_some(end)
 }
 
 /// A control frame as a server sends it. `payload` is cut at 125 bytes.
