@@ -27,6 +27,7 @@ pub mod event;
 pub mod files;
 pub mod graphql;
 pub mod id;
+pub mod inbound;
 pub mod journal;
 pub mod link;
 pub mod log;

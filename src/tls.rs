@@ -15,19 +15,15 @@ use rustls::{
 use std::{
     io,
     path::{Path, PathBuf},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 /// What is offered to readers, best first (RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
-const HTTP2: &[u8] = b"h2";
+/// HTTP/2 over TLS (RFC 9113 §3.2).
+pub const HTTP2: &[u8] = b"h2";
 
 /// The files that say who we are.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,9 +84,8 @@ impl Identity {
     ///
     /// # Errors
     /// The handshake's failure.
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
-        let stream = TlsAcceptor::from(self.server.clone()).accept(stream).await?;
-        Ok(Stream::Tls(Box::new(stream)))
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<server::TlsStream<TcpStream>> {
+        TlsAcceptor::from(self.server.clone()).accept(stream).await
     }
 }
 
@@ -167,62 +162,4 @@ pub async fn connect(
     let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(bare).map_err(io::Error::other)?;
     TlsConnector::from(config.clone()).connect(name, stream).await
-}
-
-/// A reader's connection.
-pub enum Stream {
-    /// As it came: a shard may take it over.
-    Plain(TcpStream),
-    /// Behind a handshake.
-    Tls(Box<server::TlsStream<TcpStream>>),
-}
-
-impl Stream {
-    /// Whether the peer chose HTTP/2 in its handshake.
-    pub fn is_http2(&self) -> bool {
-        match self {
-            Stream::Plain(_) => false,
-            Stream::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(HTTP2),
-        }
-    }
-
-    /// The connection below.
-    pub fn socket(&self) -> &TcpStream {
-        match self {
-            Stream::Plain(stream) => stream,
-            Stream::Tls(stream) => stream.get_ref().0,
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
 }

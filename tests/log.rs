@@ -7,15 +7,16 @@
 use proptest::prelude::*;
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Context, Waker},
     time::{Duration, Instant},
 };
 use wsevent::{
     event::{Batch, Event, Run, Seqs},
     id::{Epoch, Id, Seq, Since},
-    log::{Entry, Gap, Item, Limits, Log, Lost, Numbering, Read, Start, Window},
+    log::{Entry, Gap, Item, Limits, Log, Lost, News, Numbering, Read, Start, Window},
 };
 
 const GRACE: Duration = Duration::from_secs(30);
@@ -925,6 +926,64 @@ fn links_20_a_reader_that_starts_behind_the_first_event_does_not_release_it() {
 }
 
 // --- threads --------------------------------------------------------------------------------------------------------
+
+#[test]
+fn what_is_appended_at_once_is_told_once() {
+    let log = Log::new(Numbering::Own(epoch(0)), limits(100));
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = told.clone();
+    log.on_change(move |news| heard.lock().expect("no panic").push(news));
+    let say = || log.publish(events(&["x".into()]), Vec::new(), 0);
+    say();
+    log.at_once(|| (say(), say(), say()));
+    log.at_once(|| ());
+    assert_eq!(*told.lock().expect("no panic"), [News::Wake, News::Deliver], "and nothing about nothing");
+}
+
+#[test]
+fn news_of_others_are_not_held_back_for_longer_than_ours() {
+    let log = Log::new(Numbering::Own(epoch(0)), limits(100));
+    let seen = Arc::new(AtomicU64::new(0));
+    let (log, seen_now) = (Arc::new(log), seen.clone());
+    let reader = Arc::downgrade(&log);
+    log.on_change(move |_| {
+        seen_now.store(reader.upgrade().map_or(0, |log| log.version()), Ordering::SeqCst);
+    });
+    let publishers = [0, 1].map(|_| {
+        let log = log.clone();
+        std::thread::spawn(move || {
+            for _ in 0..2_000 {
+                log.at_once(|| log.publish(events(&["x".into()]), Vec::new(), 0));
+                log.publish(events(&["x".into()]), Vec::new(), 0);
+            }
+        })
+    });
+    for publisher in publishers {
+        publisher.join().expect("no panic");
+    }
+    assert_eq!(seen.load(Ordering::SeqCst), 8_000, "the last word is about the last event");
+}
+
+#[tokio::test]
+async fn a_source_that_is_far_ahead_waits_until_half_of_its_lead_is_gone() {
+    let log = Log::new(Numbering::Own(epoch(0)), limits(100_000));
+    let pump = log.add_pump();
+    pump.store(0, Ordering::SeqCst);
+    let say = |kib: usize| log.publish(events(&["x".repeat(kib << 10)]), Vec::new(), 0);
+    for _ in 0..64 {
+        say(10);
+    }
+    let mut room = std::pin::pin!(log.room());
+    let mut is_ready = || room.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+    assert!(!is_ready(), "640 KiB ahead");
+    pump.store(20, Ordering::SeqCst);
+    log.pump_moved();
+    assert!(!is_ready(), "440 KiB ahead: not worth while yet");
+    assert!(log.has_room(), "but whoever cannot wait need not");
+    pump.store(40, Ordering::SeqCst);
+    log.pump_moved();
+    assert!(is_ready(), "240 KiB ahead");
+}
 
 #[test]
 fn readers_on_other_threads_see_every_event_in_order_or_are_told() {

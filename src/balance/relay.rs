@@ -13,13 +13,13 @@ use super::{
     splice::{self, Ways},
 };
 use crate::{
+    inbound::Stream,
     net::{Connection, Io},
     proto::{
         auth, listen,
         subscribe::{Refusal, is_upgrade, wanted_wire},
     },
     site::Site,
-    tls::Stream,
 };
 use bytes::{Bytes, BytesMut};
 use hyper::{

@@ -3,7 +3,7 @@
 //! Between plain sockets an idle pair holds no buffer: what is readable is read into a block that the thread owns, and
 //! only what the other side does not take at once is kept.
 
-use crate::{net::Connection, tls::Stream};
+use crate::{inbound::Stream, net::Connection};
 use bytes::Bytes;
 use std::{
     cell::RefCell,
@@ -43,7 +43,7 @@ pub enum Ways {
 /// # Errors
 /// What broke the connection.
 pub async fn run(client: Stream, backend: Connection, ways: Ways, idle: Option<Duration>) -> io::Result<()> {
-    match (client, backend) {
+    match (client.registered()?, backend) {
         (Stream::Plain(mut client), Connection::Plain(mut backend)) => {
             let (moved, client, backend) = (AtomicU64::new(0), client.split(), backend.split());
             let asking = pin!(carry_plain(client.0, Some(backend.1).filter(|_| ways == Ways::Both), &moved));

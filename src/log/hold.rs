@@ -1,6 +1,10 @@
 //! Who waits for whom: readers for news, publishers for readers (LINKS 19-21).
 
-use super::{Log, state::State, words::Joined};
+use super::{
+    Log,
+    state::State,
+    words::{Joined, News},
+};
 use crate::{
     id::Id,
     pins::{PinId, Pins},
@@ -8,11 +12,31 @@ use crate::{
 use std::{
     sync::{
         Arc, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
+
+/// A source that waits for room stays so few bytes ahead of the fan-out: what it read is written while it is still in
+/// the processor's cache.
+const LEAD: u64 = 512 << 10;
+
+/// Somebody who waits for room, for as long as this lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn of(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 impl Log {
     // --- waiting ---------------------------------------------------------------------------------------------------
@@ -28,17 +52,42 @@ impl Log {
     }
 
     /// For threads with a poller of their own: called after every change, outside all locks but its own.
-    pub fn on_change(&self, wake: impl Fn() + Send + Sync + 'static) {
-        self.watchers.lock().unwrap_or_else(|p| p.into_inner()).push(Box::new(wake));
+    pub fn on_change(&self, take: impl Fn(News) + Send + Sync + 'static) {
+        self.watchers.lock().unwrap_or_else(|p| p.into_inner()).push(Box::new(take));
     }
 
     pub(super) fn announce(&self, state: MutexGuard<'_, State>) {
         drop(state);
-        let version = self.version.fetch_add(1, Ordering::AcqRel) + 1;
-        self.changed.send_replace(version);
-        for wake in self.watchers.lock().unwrap_or_else(|p| p.into_inner()).iter() {
-            wake();
+        self.version.fetch_add(1, Ordering::SeqCst);
+        // Who holds the news back tells it afterwards.
+        if self.holding.load(Ordering::SeqCst) == 0 {
+            self.tell(News::Wake);
         }
+    }
+
+    fn tell(&self, news: News) {
+        self.changed.send_replace(self.version());
+        for take in self.watchers.lock().unwrap_or_else(|p| p.into_inner()).iter() {
+            take(news);
+        }
+    }
+
+    /// Whatever is appended within is told once, behind it, and readers take it in one piece. Nothing that they need may
+    /// be locked here: see [`News::Deliver`].
+    pub fn at_once<T>(&self, append: impl FnOnce() -> T) -> T {
+        struct Held<'a>(&'a Log, u64);
+        impl Drop for Held<'_> {
+            fn drop(&mut self) {
+                let Held(log, before) = self;
+                log.holding.fetch_sub(1, Ordering::SeqCst);
+                if log.version() != *before {
+                    log.tell(News::Deliver);
+                }
+            }
+        }
+        self.holding.fetch_add(1, Ordering::SeqCst);
+        let _held = Held(self, self.version());
+        append()
     }
 
     // --- block -----------------------------------------------------------------------------------------------------
@@ -135,19 +184,24 @@ impl Log {
         pump
     }
 
-    /// The owner of a pump moved it.
+    /// The owner of a pump moved it. Who waits for room is woken when there is enough of it to be worth while.
     pub fn pump_moved(&self) {
-        if self.room.receiver_count() > 0 {
+        if self.waiting.load(Ordering::SeqCst) > 0 && self.is_led_by_less_than(LEAD / 2) {
             self.signal_room();
         }
     }
 
-    /// Waits until a publisher may append: at once unless a fan-out thread is far behind, or the policy is `block` and
-    /// the unacknowledged part fills the window (LINKS 19). Returns how many pins of departed readers were given up.
+    /// Waits until a publisher that can wait may append: at once unless a fan-out thread is behind by [`LEAD`], or the
+    /// policy is `block` and the unacknowledged part fills the window (LINKS 19). Returns how many pins of departed
+    /// readers were given up.
     pub async fn room(&self) -> usize {
+        if self.is_led_by_less_than(LEAD) {
+            return 0;
+        }
         let mut acks = self.watch_acks();
+        let _waiting = Waiting::of(&self.waiting);
         let mut expired = 0;
-        while !self.has_room() {
+        while !self.is_led_by_less_than(LEAD / 2) {
             // The second is for pins whose grace ends without any event.
             let _ = tokio::time::timeout(Duration::from_secs(1), acks.changed()).await;
             expired += self.expire_pins(Instant::now());
@@ -155,16 +209,21 @@ impl Log {
         expired
     }
 
-    /// Whether [`Log::room`] would return at once.
+    /// Whether a publisher may append that had better not wait: no fan-out thread is half a window behind.
     pub fn has_room(&self) -> bool {
+        self.is_led_by_less_than(u64::MAX)
+    }
+
+    /// Whether no fan-out thread is that many bytes behind, or half a window, nor `block` in force.
+    fn is_led_by_less_than(&self, bytes: u64) -> bool {
         let pumped = self.pumps.lock().unwrap_or_else(|p| p.into_inner());
-        let pumped = pumped.iter().map(|pump| pump.load(Ordering::Acquire)).min().unwrap_or(u64::MAX);
+        let pumped = pumped.iter().map(|pump| pump.load(Ordering::SeqCst)).min().unwrap_or(u64::MAX);
         let state = self.state();
         let low = state.pins.as_ref().and_then(Pins::low);
         let behind = |offset: u64| state.totals.bytes - state.bytes_before(offset);
+        let (events, bytes) = (state.limits.events / 2, bytes.min(state.limits.bytes / 2));
         low.is_none_or(|low| behind(low) < state.limits.bytes)
-            && (pumped >= state.end
-                || behind(pumped) < state.limits.bytes / 2 && state.end - pumped < state.limits.events / 2)
+            && (pumped >= state.end || behind(pumped) < bytes && state.end - pumped < events)
     }
 
     /// Whether this pinned reader has acknowledged everything.

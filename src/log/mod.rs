@@ -9,7 +9,7 @@ mod seek;
 mod state;
 mod words;
 
-pub use words::{Entry, Gap, Item, Joined, Limits, Lost, Numbering, Read, Start, Totals, Window};
+pub use words::{Entry, Gap, Item, Joined, Limits, Lost, News, Numbering, Read, Start, Totals, Window};
 
 use crate::{
     event::{Attrs, Batch, Run, Seqs},
@@ -19,7 +19,10 @@ use crate::{
 };
 use state::State;
 use std::{
-    sync::{Arc, Mutex, MutexGuard, OnceLock, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock,
+        atomic::{AtomicU64, AtomicUsize},
+    },
     time::Instant,
 };
 use tokio::sync::watch;
@@ -35,6 +38,9 @@ struct Kept {
 /// The turn to append; empty where nobody keeps anything.
 type Turn<'a> = Option<MutexGuard<'a, Box<dyn Recorder>>>;
 
+/// Somebody with a poller of its own, who hears of every change.
+type Watcher = Box<dyn Fn(News) + Send + Sync>;
+
 /// See the module's text.
 pub struct Log {
     kept: OnceLock<Kept>,
@@ -42,7 +48,11 @@ pub struct Log {
     version: AtomicU64,
     changed: watch::Sender<u64>,
     room: watch::Sender<u64>,
-    watchers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
+    /// How many wait for room.
+    waiting: AtomicUsize,
+    /// How many hold news back for a moment.
+    holding: AtomicUsize,
+    watchers: Mutex<Vec<Watcher>>,
     /// How far each fan-out thread has come; `u64::MAX` for one without readers.
     pumps: Mutex<Vec<Arc<AtomicU64>>>,
 }
@@ -56,6 +66,8 @@ impl Log {
             version: AtomicU64::new(0),
             changed: watch::Sender::new(0),
             room: watch::Sender::new(0),
+            waiting: AtomicUsize::new(0),
+            holding: AtomicUsize::new(0),
             watchers: Mutex::new(Vec::new()),
             pumps: Mutex::new(Vec::new()),
         }

@@ -87,6 +87,15 @@ pub enum Numbering {
     Keep,
 }
 
+/// How who watches a log from a thread of its own is told that it has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Wake that thread: whoever tells is in the middle of something.
+    Wake,
+    /// Whoever tells holds no lock and can do a little of that thread's work itself, which saves the switch.
+    Deliver,
+}
+
 /// How far a mirror of an upstream's window has come (LINKS 8).
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Horizon {

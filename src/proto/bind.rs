@@ -1,7 +1,7 @@
 //! The sockets that readers come in by: bound here, or given to us, and given up so that nobody is turned away.
 
-use socket2::{SockFilter, SockRef};
-use std::{io, net::SocketAddr};
+use socket2::{SockFilter, SockRef, Socket};
+use std::{io, net::SocketAddr, os::fd::AsFd};
 use tokio::net::TcpListener;
 
 /// What becomes of a listening socket when this process ends.
@@ -28,6 +28,7 @@ pub fn inherited() -> io::Result<Vec<TcpListener>> {
             listener.map_err(|error| io::Error::new(error.kind(), format!("LISTEN_FDS, number {place}: {error}")))?;
         if let Some(listener) = listener {
             listener.set_nonblocking(true)?;
+            prepare(&SockRef::from(&listener))?;
             listeners.push(TcpListener::from_std(listener)?);
         }
     }
@@ -36,7 +37,7 @@ pub fn inherited() -> io::Result<Vec<TcpListener>> {
 
 /// From now on this socket gets no new connections, those that are being made go on: whoever knocks is not answered, and
 /// knocks again where another process listens by then.
-pub fn hush(listener: &TcpListener) -> io::Result<()> {
+pub fn hush(listener: &impl AsFd) -> io::Result<()> {
     // The flags of a TCP header (RFC 9293 §3.1): SYN without ACK is dropped.
     const FLAGS_AT: u32 = 13;
     const SYN: u32 = 0x02;
@@ -91,14 +92,22 @@ fn bind_all(addresses: &[SocketAddr], succession: Succession) -> io::Result<Vec<
     if listeners.is_empty() { Err(failure) } else { Ok(listeners) }
 }
 
+/// What each connection inherits from its listening socket (tcp(7) and socket(7) leave it to the system; Linux copies
+/// both), so that it costs no call of its own.
+fn prepare(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_keepalive(true)
+}
+
 fn bind_one(address: SocketAddr, succession: Succession) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    let socket = Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(succession == Succession::Beside)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
+    prepare(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(4096)?;
     TcpListener::from_std(socket.into())

@@ -12,7 +12,7 @@ use super::{
 };
 #[cfg(feature = "script")]
 use crate::graphql;
-use crate::{balance, id::Id, link::END_TRAILER, registry, script, site::Site, tls::Stream};
+use crate::{balance, id::Id, inbound::Stream, link::END_TRAILER, registry, script, site::Site};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -63,7 +63,7 @@ pub async fn serve(
     early: Bytes,
     permit: Box<dyn Any + Send>,
 ) -> io::Result<()> {
-    let (http2, door) = (stream.is_http2(), Door(stream.socket().local_addr().ok()));
+    let (http2, door) = (stream.is_http2(), Door(stream.local_addr()));
     let io = TokioIo::new(Rewound { early, stream });
     let permit: Permit = Arc::new(Mutex::new(Some(permit)));
     let (timeout, closing) = (site.rules.handshake_timeout, site.clone());
@@ -202,7 +202,9 @@ fn open_stream(
     if subscription.wire.is_websocket() {
         tokio::spawn(async move {
             let Some((stream, opened, permit)) = taken_out(upgrade, &permit).await else { return };
-            let _ = listen::hand_over(&site, stream, subscription, opened, permit);
+            if let Ok(Some(reader)) = listen::hand_over(&site, stream, subscription, opened, permit) {
+                site.shards.serve(reader).await;
+            }
         });
         return response.body(empty()).unwrap_or_default();
     }

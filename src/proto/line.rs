@@ -1,6 +1,6 @@
 //! A connection that is read and written by one task, and what waits for it.
 
-use crate::{sys, tls::Stream};
+use crate::inbound::Stream;
 use bytes::{Buf, Bytes, BytesMut};
 use std::{
     collections::VecDeque,
@@ -57,7 +57,7 @@ impl Line {
 
     /// Bytes that the peer has not got.
     fn unreceived(&self) -> usize {
-        self.waiting() + sys::kernel_view(self.stream.socket()).map_or(0, |view| view.waiting)
+        self.waiting() + self.stream.kernel_view().map_or(0, |view| view.waiting)
     }
 
     /// Sends this behind what waits.

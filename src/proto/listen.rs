@@ -13,13 +13,13 @@ use super::{
     subscribe::{self, Peer, Refusal, Subscription},
     wire::Wire,
 };
-use crate::{balance::relay, graphql, registry, script, site::Site, tls::Stream};
+use crate::{balance::relay, graphql, inbound::Stream, registry, script, site::Site, sys};
 use bytes::{Bytes, BytesMut};
 use hyper::{HeaderMap, Request, StatusCode, Version, http::request::Parts};
 use std::{any::Any, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt, AsyncWriteExt, Interest, unix::AsyncFd},
+    net::TcpListener,
     sync::{Semaphore, watch},
     time::{Instant, timeout, timeout_at},
 };
@@ -55,9 +55,13 @@ pub async fn run(
     tongue: Tongue,
 ) {
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+    let listener = match sys::watched(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "cannot listen"),
+    };
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener) => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
@@ -72,15 +76,20 @@ pub async fn run(
     let patience = match succession {
         Succession::Inherited => return,
         Succession::None => WAITING,
-        Succession::Beside => bind::hush(&listener).map_or(WAITING, |()| HUSHED),
+        Succession::Beside => bind::hush(listener.get_ref()).map_or(WAITING, |()| HUSHED),
     };
-    while let Ok(Ok((stream, peer))) = timeout(patience, listener.accept()).await {
+    while let Ok(Ok((stream, peer))) = timeout(patience, accept(&listener)).await {
         let_in(&site, stream, peer, tongue, &refusals);
     }
 }
 
+async fn accept(listener: &AsyncFd<mio::net::TcpListener>) -> io::Result<(Stream, SocketAddr)> {
+    let (socket, peer) = listener.async_io(Interest::READABLE, mio::net::TcpListener::accept).await?;
+    Ok((Stream::fresh(socket.into()), peer))
+}
+
 /// Greets a connection in a task of its own, if there may be one more.
-fn let_in(site: &Arc<Site>, stream: TcpStream, peer: SocketAddr, tongue: Tongue, refusals: &Arc<Semaphore>) {
+fn let_in(site: &Arc<Site>, stream: Stream, peer: SocketAddr, tongue: Tongue, refusals: &Arc<Semaphore>) {
     match site.slots.clone().try_acquire_owned() {
         Ok(permit) => {
             let site = site.clone();
@@ -104,33 +113,31 @@ fn let_in(site: &Arc<Site>, stream: TcpStream, peer: SocketAddr, tongue: Tongue,
 }
 
 /// `--max-connections` is reached.
-async fn turn_away(stream: TcpStream) -> io::Result<()> {
-    let mut stream = Stream::Plain(stream);
+async fn turn_away(mut stream: Stream) -> io::Result<()> {
     let _ = read_head(&mut stream, &mut BytesMut::new()).await?;
     let busy = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     stream.write_all(busy.as_bytes()).await?;
     stream.shutdown().await
 }
 
-/// Serves one connection from its first byte.
+/// Serves one connection from its first byte. What goes on for longer is boxed: most connections only pass through here,
+/// and each of them moves all that this future could become.
 async fn greet(
     site: Arc<Site>,
-    stream: TcpStream,
+    stream: Stream,
     peer: SocketAddr,
     tongue: Tongue,
     permit: Box<dyn Any + Send>,
 ) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    socket2::SockRef::from(&stream).set_keepalive(true)?;
     let deadline = Instant::now() + site.rules.handshake_timeout;
     let (stream, peer) = if site.rules.proxied { behind_proxy(stream, peer, deadline).await? } else { (stream, peer) };
     let mut stream = timeout_at(deadline, shake_hands(&site, stream)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     if tongue == Tongue::Mqtt {
-        mqtt::serve(site, stream, Carrier::Plain, &[], None, permit).await;
+        Box::pin(mqtt::serve(site, stream, Carrier::Plain, &[], None, permit)).await;
         return Ok(());
     }
     if stream.is_http2() {
-        return http::serve(site, stream, peer, Bytes::new(), permit).await;
+        return Box::pin(http::serve(site, stream, peer, Bytes::new(), permit)).await;
     }
     let mut buf = BytesMut::with_capacity(1024);
     let head = timeout_at(deadline, read_head(&mut stream, &mut buf));
@@ -140,15 +147,15 @@ async fn greet(
             match (site.relay(&parts).await, subscribe::wire_here(&site, &parts)) {
                 (Some(_), _) if relay::is_ambiguous(&parts) => {
                     let refusal = Refusal::new(StatusCode::BAD_REQUEST, "Content-Length beside Transfer-Encoding");
-                    return refuse(&mut stream, &refusal, false).await;
+                    return Box::pin(refuse(&mut stream, &refusal, false)).await;
                 }
                 (Some(balancer), Some(_)) if relay::is_direct(&parts) => {
                     let early = buf.split_off(len).freeze();
-                    return relay::serve(&site, balancer, stream, parts, early, permit).await;
+                    return Box::pin(relay::serve(&site, balancer, stream, parts, early, permit)).await;
                 }
                 (None, Some(_)) if mqtt::upgrade::is_asked(&site, &parts) => {
                     let early = buf.split_off(len).freeze();
-                    return open_mqtt(site, stream, &parts, early, permit).await;
+                    return Box::pin(open_mqtt(site, stream, &parts, early, permit)).await;
                 }
                 (None, Some(wire)) if !is_asked_otherwise(&site, &parts) => {
                     let early = buf.split_off(len).freeze();
@@ -166,16 +173,16 @@ async fn greet(
                 }
                 _ => return Err(error),
             };
-            refuse(&mut stream, &refusal, false).await?;
+            Box::pin(refuse(&mut stream, &refusal, false)).await?;
             return Err(error);
         }
         Err(_) => {
             let late = Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time");
-            return refuse(&mut stream, &late, false).await;
+            return Box::pin(refuse(&mut stream, &late, false)).await;
         }
     };
     drop(parts);
-    http::serve(site, stream, peer, buf.freeze(), permit).await
+    Box::pin(http::serve(site, stream, peer, buf.freeze(), permit)).await
 }
 
 /// Whether something else than a topic answers, whatever the request accepts.
@@ -184,19 +191,19 @@ fn is_asked_otherwise(site: &Site, parts: &Parts) -> bool {
 }
 
 /// A proxy says who it is that connects (`--proxy-protocol`).
-async fn behind_proxy(
-    mut stream: TcpStream,
-    proxy: SocketAddr,
-    deadline: Instant,
-) -> io::Result<(TcpStream, SocketAddr)> {
+async fn behind_proxy(mut stream: Stream, proxy: SocketAddr, deadline: Instant) -> io::Result<(Stream, SocketAddr)> {
     let told = timeout_at(deadline, proxied::read(&mut stream)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     Ok((stream, told.unwrap_or(proxy)))
 }
 
-async fn shake_hands(site: &Site, stream: TcpStream) -> io::Result<Stream> {
+async fn shake_hands(site: &Site, stream: Stream) -> io::Result<Stream> {
     match &site.tls {
-        None => Ok(Stream::Plain(stream)),
-        Some(identity) => identity.get().accept(stream).await,
+        Some(identity) => {
+            let Stream::Plain(stream) = stream.registered()? else { return Err(io::ErrorKind::NotConnected.into()) };
+            let stream = Box::pin(identity.get().accept(stream)).await?;
+            Ok(Stream::Tls(Box::new(stream)))
+        }
+        None => Ok(stream),
     }
 }
 
@@ -214,11 +221,14 @@ async fn open_stream(
     };
     let subscription = match accepted {
         Ok(subscription) => subscription,
-        Err(refusal) => return refuse(&mut stream, &refusal, parts.version == Version::HTTP_10).await,
+        Err(refusal) => return Box::pin(refuse(&mut stream, &refusal, parts.version == Version::HTTP_10)).await,
     };
     let chunked = !subscription.wire.is_websocket() && parts.version == Version::HTTP_11;
     let head = head_text(subscription.status, &subscription.headers, chunked, subscription.wire);
-    hand_over(site, stream, subscription, Opened { head, chunked, early }, permit)
+    if let Some(reader) = hand_over(site, stream, subscription, Opened { head, chunked, early }, permit)? {
+        site.shards.serve(reader).await;
+    }
+    Ok(())
 }
 
 async fn open_mqtt(
@@ -230,7 +240,7 @@ async fn open_mqtt(
 ) -> io::Result<()> {
     let headers = match mqtt::upgrade::open(&site, parts) {
         Ok(headers) => headers,
-        Err(refusal) => return refuse(&mut stream, &refusal, parts.version == Version::HTTP_10).await,
+        Err(refusal) => return Box::pin(refuse(&mut stream, &refusal, parts.version == Version::HTTP_10)).await,
     };
     let head = head_text(StatusCode::SWITCHING_PROTOCOLS, &headers, false, Wire::Ws);
     let bearer = mqtt::upgrade::bearer(&site, parts);
@@ -248,7 +258,7 @@ pub struct Opened {
     pub early: Bytes,
 }
 
-/// Gives a connection to a shard, or to a task of its own.
+/// Gives a connection to a task of its own, unless it is a reader for a shard, which is returned.
 ///
 /// # Errors
 /// When the system does not let go of the socket.
@@ -258,18 +268,19 @@ pub fn hand_over(
     subscription: Subscription,
     opened: Opened,
     permit: Box<dyn Any + Send>,
-) -> io::Result<()> {
+) -> io::Result<Option<Box<Reader>>> {
     let socket = match stream {
+        Stream::Fresh(Some(socket)) if subscription.dialog.is_none() => socket,
         Stream::Plain(socket) if subscription.dialog.is_none() => socket.into_std()?,
         stream => {
             secure::spawn(site, stream, subscription, opened, permit);
-            return Ok(());
+            return Ok(None);
         }
     };
     let Opened { head, chunked, early } = opened;
     let Subscription { topic, wire, start, since, viewer, owner, may_publish, expires, .. } = subscription;
     let skip = topic.policy() == crate::topic::Policy::DropOldest;
-    site.shards.serve(Reader {
+    Ok(Some(Box::new(Reader {
         socket,
         topic,
         wire,
@@ -284,8 +295,7 @@ pub fn hand_over(
         skip,
         expires,
         permit,
-    });
-    Ok(())
+    })))
 }
 
 fn head_text(status: StatusCode, headers: &HeaderMap, chunked: bool, wire: Wire) -> Bytes {

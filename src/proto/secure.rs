@@ -18,9 +18,8 @@ use super::{
 };
 use crate::{
     event::{Event, RunBuilder},
+    inbound::Stream,
     site::Site,
-    sys,
-    tls::Stream,
     topic::Topic,
     units::now_ms,
 };
@@ -39,7 +38,7 @@ const MAX_WAITING: usize = 64 << 10;
 
 /// Serves a stream until its end, in a task of its own.
 pub fn spawn(site: &Site, stream: Stream, subscription: Subscription, opened: Opened, permit: Box<dyn Any + Send>) {
-    let peer = stream.socket().peer_addr().ok();
+    let peer = stream.peer_addr();
     let session = Session::new(site, stream, subscription, opened);
     let path = session.topic.path.clone();
     tokio::spawn(async move {
@@ -87,7 +86,7 @@ impl Session {
         let Opened { head, chunked, early } = opened;
         let (topic, may_publish) = (subscription.topic.clone(), subscription.may_publish);
         let wire = subscription.wire;
-        let peer = stream.socket().peer_addr().ok();
+        let peer = stream.peer_addr();
         let dialog = subscription.dialog.take();
         let mut inbound = Assembler::new(true, site.rules.max_message).inflating(wire.inflater());
         inbound.buf.extend_from_slice(&early);
@@ -142,7 +141,7 @@ impl Session {
         let now = Instant::now();
         if self.steps.is_pinned() && self.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK_EVERY) {
             self.looked = Some(now);
-            self.steps.see_kernel(sys::kernel_view(self.line.stream.socket()));
+            self.steps.see_kernel(self.line.stream.kernel_view());
         }
     }
 

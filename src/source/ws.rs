@@ -27,8 +27,9 @@ use std::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 
-/// What is read at once.
-const READ: usize = 256 << 10;
+/// What is offered to one read, at first and at most.
+const LEAST_READ: usize = 16 << 10;
+const MOST_READ: usize = 256 << 10;
 /// An answer's head at most.
 const MAX_HEAD: usize = 32 << 10;
 /// Between two `k`, so that acknowledgements cost nothing per event.
@@ -153,11 +154,32 @@ impl Position {
     }
 }
 
+/// How many bytes to offer to the next read: more while they are taken, so that little of what is read must be moved
+/// because it ends within a message; fewer where they are not.
+struct Appetite(usize);
+
+impl Appetite {
+    fn make_room(&self, buf: &mut BytesMut) {
+        if buf.capacity() - buf.len() < self.0 / 4 {
+            buf.reserve(self.0);
+        }
+    }
+
+    fn took(&mut self, n: usize) {
+        if n > self.0 / 2 {
+            self.0 = MOST_READ.min(self.0 * 2);
+        } else if n < self.0 / 8 {
+            self.0 = LEAST_READ.max(self.0 / 2);
+        }
+    }
+}
+
 struct Session<'a> {
     upstream: &'a Upstream,
     feed: &'a mut Feed,
     io: Box<dyn Io>,
     inbound: Assembler,
+    appetite: Appetite,
     /// Ids are ours, as long as positions come.
     is_link: bool,
     position: Option<Position>,
@@ -184,6 +206,7 @@ impl<'a> Session<'a> {
             feed,
             io,
             inbound: Assembler::new(false, upstream.max_message),
+            appetite: Appetite(LEAST_READ),
             is_link: opened.ours,
             position: None,
             time: 0,
@@ -200,15 +223,21 @@ impl<'a> Session<'a> {
 
     async fn run(&mut self) -> Result<(), Failure> {
         let mut acks = self.feed.topic.log.watch_acks();
-        let mut asked = false;
+        let (mut asked, mut busy) = (false, false);
         loop {
             self.take_buffered().await?;
-            self.inbound.buf.reserve(READ / 4);
+            if std::mem::take(&mut busy) {
+                // That was work for a moment: others have their turn.
+                tokio::task::yield_now().await;
+            }
+            self.appetite.make_room(&mut self.inbound.buf);
             let quiet = self.upstream.idle_timeout.map_or(Duration::from_secs(3600), |idle| idle / 2);
             tokio::select! {
                 read = tokio::time::timeout(quiet, self.io.read_buf(&mut self.inbound.buf)) => match read {
                     Ok(Ok(0)) => return Err(Failure::lost(&"closed without a close frame")),
-                    Ok(Ok(_)) => {
+                    Ok(Ok(n)) => {
+                        self.appetite.took(n);
+                        busy = n > MOST_READ / 2;
                         asked = false;
                         self.keep_due = self.blocks;
                     }
@@ -251,12 +280,9 @@ impl<'a> Session<'a> {
     async fn take_buffered(&mut self) -> Result<(), Failure> {
         loop {
             if self.attrs.is_none() && !self.inbound.is_inside_message() && !self.upstream.echo {
-                let stretch = scan(&self.inbound.buf, MAX_BATCH, self.upstream.max_message);
-                if stretch.count > 0 {
-                    let frames = self.inbound.buf.split_to(stretch.len).freeze();
-                    self.take_run(Run::from_frames(frames, stretch.count)).await;
-                    continue;
-                }
+                let topic = self.feed.topic.clone();
+                topic.log.room().await;
+                topic.log.at_once(|| self.take_runs());
             }
             match self.inbound.next() {
                 Ok(None) => return Ok(()),
@@ -289,9 +315,17 @@ impl<'a> Session<'a> {
         Some((first, self.time))
     }
 
-    async fn take_run(&mut self, run: Run) {
-        let first = self.number(run.len());
-        self.feed.run(run, first).await;
+    /// What is plain at the front, as batches.
+    fn take_runs(&mut self) {
+        loop {
+            let stretch = scan(&self.inbound.buf, MAX_BATCH, self.upstream.max_message);
+            if stretch.count == 0 {
+                return;
+            }
+            let run = Run::from_frames(self.inbound.buf.split_to(stretch.len).freeze(), stretch.count);
+            let first = self.number(run.len());
+            self.feed.run(run, first);
+        }
     }
 
     async fn take(&mut self, got: Got) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 
 use crate::{
     event::put_header,
+    inbound::Stream,
     proto::{
         line::{Line, Moved},
         ws::{
@@ -10,7 +11,6 @@ use crate::{
             frame::{self, Fault, code, op},
         },
     },
-    tls::Stream,
 };
 use bytes::{Bytes, BytesMut};
 use std::io;

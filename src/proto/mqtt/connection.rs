@@ -11,11 +11,10 @@ use super::{
     write,
 };
 use crate::{
+    inbound::Stream,
     proto::{auth, line::Moved, shard::STALLED, ws::frame},
     site::Site,
-    sys,
     tally::Ending,
-    tls::Stream,
     units::now_ms,
 };
 use bytes::BytesMut;
@@ -61,7 +60,7 @@ pub async fn serve(
     bearer: Option<String>,
     permit: Box<dyn Any + Send>,
 ) {
-    let peer = stream.socket().peer_addr().ok();
+    let peer = stream.peer_addr();
     let mut channel = Channel::new(stream, carrier, early);
     let connect = match timeout(site.rules.handshake_timeout, handshake::connect(&mut channel)).await {
         Ok(Ok(connect)) => connect,
@@ -212,7 +211,7 @@ impl Connection {
         if self.silence.is_some_and(|silence| self.heard + silence <= now) {
             return Some(End::Goodbye(reason::KEEP_ALIVE, "silent for too long", Ending::Silent));
         }
-        let view = if session.is_pinned() { sys::kernel_view(self.channel.stream().socket()) } else { None };
+        let view = if session.is_pinned() { self.channel.stream().kernel_view() } else { None };
         let dead = view.is_some_and(|view| !view.all_received() && view.last_ack >= STALLED);
         dead.then(|| End::Gone("its kernel is silent".into()))
     }

@@ -2,6 +2,7 @@
 
 use super::{channel::Carrier, handshake::max_packet};
 use crate::{
+    inbound::Stream,
     proto::{
         auth,
         listen::Opened,
@@ -9,7 +10,6 @@ use crate::{
         subscribe::{self, Refusal, is_upgrade},
     },
     site::Site,
-    tls::Stream,
 };
 use hyper::{HeaderMap, Method, header, http::request::Parts};
 use std::{any::Any, sync::Arc};

@@ -15,7 +15,7 @@ use mio::net::TcpStream;
 use std::{
     any::Any,
     collections::VecDeque,
-    io::{ErrorKind, Read, Write},
+    io::{ErrorKind, IoSlice, Read, Write},
     net::SocketAddr,
     sync::Arc,
     time::Instant,
@@ -253,6 +253,24 @@ impl Conn {
                 Err(_) => return Wrote::Dead,
             }
         }
+    }
+
+    /// The same for several pieces, as if they were one.
+    pub(super) fn try_write_pieces(&mut self, pieces: &[Bytes]) -> Wrote {
+        let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        let (mut rest, mut taken) = (&mut slices[..], 0);
+        while !rest.is_empty() {
+            match self.socket.write_vectored(rest) {
+                Ok(n) => {
+                    taken += n;
+                    IoSlice::advance_slices(&mut rest, n);
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Wrote::Part(taken),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Wrote::Dead,
+            }
+        }
+        Wrote::All
     }
 
     /// Keeps what the kernel did not take. A short rest is copied, so that it does not hold a whole batch.

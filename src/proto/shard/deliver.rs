@@ -156,7 +156,8 @@ impl Shard {
             if is_addressed(items) && !wire.is_link() {
                 self.deliver_each(lane, group, wire, in_chunks, items);
             } else {
-                self.deliver_shared(lane, group, &Shared::new(items, wire, in_chunks));
+                let readers = self.lanes[lane].tip[group].len();
+                self.deliver_shared(lane, group, &Shared::new(items, wire, in_chunks, readers));
             }
         }
         let picky = Lane::group(wire, in_chunks, true);
@@ -189,12 +190,7 @@ impl Shard {
             }
         }
         let events = shared.places.iter().map(|place| place.events).sum();
-        self.lanes[lane].topic.tally.sent(
-            WIRES[group / 4].protocol().index(),
-            at as u64,
-            events,
-            shared.joined.len() as u64,
-        );
+        self.lanes[lane].topic.tally.sent(WIRES[group / 4].protocol().index(), at as u64, events, shared.len as u64);
     }
 
     /// The socket took only `n` bytes: finish the batch it was in, then read on from behind it.
@@ -217,6 +213,8 @@ impl Shard {
     }
 }
 
+/// So many bytes for each reader are copied into one piece rather than handed to the kernel as several.
+const JOIN_BELOW: usize = 16 << 10;
 /// What a link's own clock may be wrong about a live event; what is replayed gets its exact time.
 const LIVE_TOLERANCE_MS: u64 = 250;
 
@@ -263,15 +261,16 @@ pub(super) struct Behind {
     bytes: u64,
 }
 
-/// What a group of readers is sent: each batch's encoding, and all of them in one piece.
+/// What a group of readers is sent: each batch's encoding, and all of them in one piece if that is worth a copy.
 pub(super) struct Shared {
     pieces: Vec<Bytes>,
     places: Vec<Behind>,
-    joined: Bytes,
+    len: usize,
+    joined: Option<Bytes>,
 }
 
 impl Shared {
-    fn new(items: &[Item], wire: Wire, in_chunks: bool) -> Self {
+    fn new(items: &[Item], wire: Wire, in_chunks: bool, readers: usize) -> Self {
         let (mut pieces, mut places) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
         for item in items {
             let Entry::Batch(batch) = &item.entry else { continue };
@@ -284,12 +283,20 @@ impl Shared {
                 bytes: batch.run().bytes().len() as u64,
             });
         }
-        let joined = if pieces.len() == 1 { pieces[0].clone() } else { pieces.concat().into() };
-        Shared { pieces, places, joined }
+        let len = pieces.iter().map(Bytes::len).sum();
+        let joined = match &pieces[..] {
+            [one] => Some(one.clone()),
+            _ if len > JOIN_BELOW * readers => None,
+            several => Some(several.concat().into()),
+        };
+        Shared { pieces, places, len, joined }
     }
 
     fn write(&self, conn: &mut Conn) -> Wrote {
-        conn.try_write(&self.joined)
+        match &self.joined {
+            Some(joined) => conn.try_write(joined),
+            None => conn.try_write_pieces(&self.pieces),
+        }
     }
 
     /// The piece that byte `n` is in, and what is missing of it.

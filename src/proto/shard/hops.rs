@@ -3,8 +3,9 @@
 //! Asked for, not kept: a shard looks at its connections when somebody wants to know.
 
 use super::{
-    Command, Shard, Shards,
+    Shard, Shards,
     conn::{Conn, Place},
+    inbox::{Command, Inbox},
 };
 use crate::proto::wire::Wire;
 use std::{net::SocketAddr, time::Duration};
@@ -37,7 +38,7 @@ pub struct Hop {
 impl Shards {
     /// The hops behind this process, by topic and name.
     pub async fn hops(&self) -> Vec<Hop> {
-        let ask = |inbox: &super::Inbox| {
+        let ask = |inbox: &Inbox| {
             let (asking, answer) = oneshot::channel();
             inbox.send(Command::Describe(asking));
             answer

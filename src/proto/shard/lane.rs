@@ -182,7 +182,7 @@ impl Shard {
         let behind = lane.behind.iter().filter(fresh).map(|&key| self.conns[key].cursor).min();
         let tip = (lane.at_tip() > 0).then_some(lane.live);
         let pumped = behind.into_iter().chain(tip).min().unwrap_or(u64::MAX);
-        if lane.pumped.swap(pumped, Ordering::AcqRel) != pumped {
+        if lane.pumped.swap(pumped, Ordering::SeqCst) != pumped {
             lane.topic.log.pump_moved();
         }
         behind.is_some()

@@ -145,7 +145,7 @@ impl Shard {
         let lane = &self.lanes[conn.lane];
         tracing::debug!(peer = ?conn.peer(), topic = %lane.topic.path, why, "reader gone");
         conn.unpin(&lane.topic.log, false);
-        let _ = self.poll.registry().deregister(&mut conn.socket);
+        let _ = self.registry.deregister(&mut conn.socket);
         self.inbox.load.fetch_sub(1, Ordering::Relaxed);
     }
 

@@ -9,6 +9,7 @@ mod catch_up;
 mod conn;
 mod deliver;
 mod hops;
+mod inbox;
 mod input;
 mod lane;
 mod leave;
@@ -18,6 +19,7 @@ mod time;
 
 pub use conn::Reader;
 pub use hops::Hop;
+pub use inbox::Shards;
 pub(super) use leave::ending;
 
 use crate::{
@@ -28,16 +30,14 @@ use crate::{
     topic::{Manner, Topic},
 };
 use conn::{Conn, More, ReaderParts, Wrote};
+use inbox::{Command, Inbox};
 use lane::Lane;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Registry, Token};
 use slab::Slab;
 use std::{
     collections::VecDeque,
     io,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
@@ -48,6 +48,8 @@ const INBOX: Token = Token(usize::MAX);
 const TURN_BYTES: usize = 256 << 10;
 /// Reads of one publisher before others get their turn.
 const TURN_READS: usize = 16;
+/// So many readers may be delivered to in the thread's place, and so many topics looked at.
+const FEW: usize = 8;
 /// How long a position may stay unknown while a mirror is catching up (LINKS 6).
 pub(super) const UNKNOWN_SECS: u32 = 10;
 /// How long publishers that may wait are considerate of a reader that fell behind.
@@ -74,81 +76,8 @@ pub struct Tuning {
     pub block_timeout: Option<Duration>,
 }
 
-enum Command {
-    Serve(Box<Reader>),
-    Drain { spread: Duration },
-    Describe(oneshot::Sender<Vec<Hop>>),
-}
-
-struct Inbox {
-    commands: Mutex<Vec<Command>>,
-    signalled: AtomicBool,
-    waker: Waker,
-    load: AtomicUsize,
-}
-
-impl Inbox {
-    fn signal(&self) {
-        if !self.signalled.swap(true, Ordering::AcqRel) {
-            let _ = self.waker.wake();
-        }
-    }
-
-    fn send(&self, command: Command) {
-        self.commands.lock().unwrap_or_else(|p| p.into_inner()).push(command);
-        self.signal();
-    }
-}
-
-/// The shards of this process.
-pub struct Shards {
-    inboxes: Vec<Arc<Inbox>>,
-}
-
-impl Shards {
-    /// Starts `count` threads.
-    ///
-    /// # Errors
-    /// When the system gives no poller or thread.
-    pub fn start(count: usize, tuning: &Tuning) -> io::Result<Self> {
-        let start = |i: usize| {
-            let poll = Poll::new()?;
-            let inbox = Arc::new(Inbox {
-                commands: Mutex::default(),
-                signalled: AtomicBool::new(false),
-                waker: Waker::new(poll.registry(), INBOX)?,
-                load: AtomicUsize::new(0),
-            });
-            let shard = Shard::new(poll, inbox.clone(), tuning.clone());
-            std::thread::Builder::new().name(format!("shard-{i}")).spawn(move || shard.run())?;
-            Ok(inbox)
-        };
-        Ok(Shards { inboxes: (0..count).map(start).collect::<io::Result<_>>()? })
-    }
-
-    /// Hands a reader to the shard that has the fewest.
-    pub fn serve(&self, reader: Reader) {
-        if let Some(inbox) = self.inboxes.iter().min_by_key(|inbox| inbox.load.load(Ordering::Relaxed)) {
-            inbox.load.fetch_add(1, Ordering::Relaxed);
-            inbox.send(Command::Serve(Box::new(reader)));
-        }
-    }
-
-    /// Says goodbye to every reader, spread over that long.
-    pub fn drain(&self, spread: Duration) {
-        for inbox in &self.inboxes {
-            inbox.send(Command::Drain { spread });
-        }
-    }
-
-    /// Readers connected now.
-    pub fn readers(&self) -> usize {
-        self.inboxes.iter().map(|inbox| inbox.load.load(Ordering::Relaxed)).sum()
-    }
-}
-
 struct Shard {
-    poll: Poll,
+    registry: Registry,
     inbox: Arc<Inbox>,
     tuning: Tuning,
     conns: Slab<Conn>,
@@ -162,6 +91,7 @@ struct Shard {
     waiting: Vec<(usize, Arc<Topic>, Vec<Event>)>,
     items: Vec<Item>,
     buf: Box<[u8]>,
+    next_tick: Instant,
     draining: bool,
     /// Publishers wait for somebody who fell behind.
     patient: bool,
@@ -170,9 +100,9 @@ struct Shard {
 }
 
 impl Shard {
-    fn new(poll: Poll, inbox: Arc<Inbox>, tuning: Tuning) -> Self {
+    fn new(registry: Registry, inbox: Arc<Inbox>, tuning: Tuning) -> Self {
         Shard {
-            poll,
+            registry,
             inbox,
             tuning,
             conns: Slab::new(),
@@ -183,51 +113,59 @@ impl Shard {
             waiting: Vec::new(),
             items: Vec::new(),
             buf: vec![0; 64 << 10].into(),
+            next_tick: Instant::now() + Duration::from_secs(1),
             draining: false,
             patient: false,
             asking: Vec::new(),
         }
     }
 
-    fn run(mut self) {
-        let mut events = Events::with_capacity(1024);
-        let mut next_tick = Instant::now() + Duration::from_secs(1);
-        loop {
-            let timeout = self.timeout(next_tick);
-            if let Err(error) = self.poll.poll(&mut events, Some(timeout))
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                tracing::error!(%error, "poll");
-                return;
+    /// All that is to be done after these events.
+    fn turn(&mut self, events: &Events) {
+        for event in events {
+            if event.token() != INBOX {
+                self.on_event(event.token().0, event.is_readable() || event.is_read_closed(), event.is_writable());
             }
-            for event in &events {
-                if event.token() != INBOX {
-                    self.on_event(event.token().0, event.is_readable() || event.is_read_closed(), event.is_writable());
-                }
-            }
-            self.inbox.signalled.store(false, Ordering::Release);
-            self.take_commands();
-            for key in std::mem::take(&mut self.readable) {
-                self.on_readable(key);
-            }
-            self.retry_publishers();
-            self.pump();
-            self.go_on();
-            self.answer_askers();
-            self.patient = (0..self.lanes.len()).fold(false, |patient, lane| self.tell_pumped(lane) | patient);
-            let now = Instant::now();
-            if now >= next_tick {
-                next_tick = now + if self.draining { Duration::from_millis(100) } else { Duration::from_secs(1) };
-                self.tick(now);
-            }
+        }
+        self.take_commands();
+        for key in std::mem::take(&mut self.readable) {
+            self.on_readable(key);
+        }
+        self.retry_publishers();
+        self.pump();
+        self.go_on();
+        self.answer_askers();
+        self.tell_all_pumped();
+        let now = Instant::now();
+        if now >= self.next_tick {
+            self.next_tick = now + if self.draining { Duration::from_millis(100) } else { Duration::from_secs(1) };
+            self.tick(now);
         }
     }
 
-    fn timeout(&self, next_tick: Instant) -> Duration {
+    /// Whether nothing waits for the thread, and a look at everything takes no time.
+    fn is_at_rest(&self) -> bool {
+        self.conns.len().max(self.lanes.len()) <= FEW && self.ready.is_empty() && self.readable.is_empty()
+    }
+
+    /// The part of a turn that news call for; says whether nothing is left to do.
+    fn deliver_news(&mut self) -> bool {
+        let was_patient = self.patient;
+        self.pump();
+        self.tell_all_pumped();
+        self.ready.is_empty() && self.patient == was_patient
+    }
+
+    fn tell_all_pumped(&mut self) {
+        self.patient = (0..self.lanes.len()).fold(false, |patient, lane| self.tell_pumped(lane) | patient);
+    }
+
+    /// How long to wait for events.
+    fn timeout(&self) -> Duration {
         if !self.ready.is_empty() || !self.readable.is_empty() {
             return Duration::ZERO;
         }
-        let wait = next_tick.saturating_duration_since(Instant::now());
+        let wait = self.next_tick.saturating_duration_since(Instant::now());
         if self.waiting.is_empty() && !self.patient { wait } else { wait.min(Duration::from_millis(10)) }
     }
 
@@ -246,8 +184,7 @@ impl Shard {
     }
 
     fn take_commands(&mut self) {
-        let commands = std::mem::take(&mut *self.inbox.commands.lock().unwrap_or_else(|p| p.into_inner()));
-        for command in commands {
+        for command in self.inbox.commands() {
             match command {
                 Command::Serve(reader) => {
                     if let Err(error) = self.adopt(*reader) {
@@ -267,7 +204,7 @@ impl Shard {
         let entry = self.conns.vacant_entry();
         let key = entry.key();
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut socket, Token(key), interest)?;
+        self.registry.register(&mut socket, Token(key), interest)?;
         let viewer = reader.viewer;
         let Reader { wire, chunked, may_publish, skip, permit, .. } = reader;
         let mut conn = Conn::new(socket, lane, ReaderParts { wire, chunked, viewer, may_publish, skip, permit });
@@ -303,7 +240,7 @@ impl Shard {
             return lane;
         }
         let inbox = self.inbox.clone();
-        topic.log.on_change(move || inbox.signal());
+        topic.log.on_change(move |news| inbox.take(news));
         let tip = topic.log.tip();
         self.lanes.push(Lane {
             topic: topic.clone(),

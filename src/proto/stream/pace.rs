@@ -53,7 +53,7 @@ impl Steps {
         let patience = Duration::from_millis(u64::from(PATIENCE_MS));
         let fresh = self.pace.fell.is_none_or(|fell| now.duration_since(fell) < patience);
         let at = if fresh && self.is_reading() { self.cursor } else { NOBODY };
-        if pump.swap(at, Ordering::AcqRel) != at {
+        if pump.swap(at, Ordering::SeqCst) != at {
             self.topic.log.pump_moved();
         }
     }

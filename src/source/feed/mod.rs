@@ -171,10 +171,9 @@ impl Feed {
         self.foreign = None;
     }
 
-    /// Messages with numbers `first, first+1, …`, or without any.
-    pub async fn run(&mut self, run: Run, first: Option<(Id, u64)>) {
+    /// Messages with numbers `first, first+1, …`, or without any. The caller has awaited room.
+    pub fn run(&mut self, run: Run, first: Option<(Id, u64)>) {
         let count = run.len() as u64;
-        self.topic.log.room().await;
         let Some((first, time)) = first else {
             self.topic.publish_run(run, now_ms(), None);
             return;
