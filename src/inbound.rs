@@ -10,11 +10,12 @@ use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    task::coop::poll_proceed,
 };
 use tokio_rustls::server::TlsStream;
 
@@ -83,21 +84,30 @@ impl Stream {
         Ok(())
     }
 
-    /// What can be done without waiting; `None` when that is nothing, and from now on the poller says when.
-    fn try_fresh<T>(&mut self, act: impl FnOnce(&std::net::TcpStream) -> io::Result<T>) -> Option<io::Result<T>> {
-        let Stream::Fresh(Some(socket)) = self else { return None };
+    /// What can be done without waiting, within the task's budget; `None` when that is nothing, and from now on the poller
+    /// says when.
+    fn try_fresh<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        act: impl FnOnce(&std::net::TcpStream) -> io::Result<T>,
+    ) -> Poll<Option<io::Result<T>>> {
+        let Stream::Fresh(Some(socket)) = self else { return Poll::Ready(None) };
+        let budget = ready!(poll_proceed(cx));
         match act(socket) {
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                self.register().err().map(Err)
+                Poll::Ready(self.register().err().map(Err))
             }
-            done => Some(done),
+            done => {
+                budget.made_progress();
+                Poll::Ready(Some(done))
+            }
         }
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Some(read) = self.try_fresh(|mut socket| socket.read(buf.initialize_unfilled())) {
+        if let Some(read) = ready!(self.try_fresh(cx, |mut socket| socket.read(buf.initialize_unfilled()))) {
             return Poll::Ready(read.map(|n| buf.advance(n)));
         }
         match &mut *self {
@@ -110,7 +120,7 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if let Some(wrote) = self.try_fresh(|mut socket| socket.write(buf)) {
+        if let Some(wrote) = ready!(self.try_fresh(cx, |mut socket| socket.write(buf))) {
             return Poll::Ready(wrote);
         }
         match &mut *self {
@@ -129,11 +139,12 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(shut) = self.try_fresh(|socket| socket.shutdown(Shutdown::Write)) {
-            return Poll::Ready(shut);
-        }
         match &mut *self {
-            Stream::Fresh(_) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            // As with a registered one: who is gone needs no goodbye.
+            Stream::Fresh(socket) => match socket.as_ref().map_or(Ok(()), |socket| socket.shutdown(Shutdown::Write)) {
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+                done => Poll::Ready(done),
+            },
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }

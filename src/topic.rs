@@ -278,6 +278,11 @@ impl Topic {
         }
     }
 
+    /// Whether an append takes no time to speak of: there is no stage, and no disk.
+    pub fn takes_at_once(&self) -> bool {
+        !self.staged && self.log.vitals().is_none()
+    }
+
     /// Appends what an upstream numbered. A stage that drops an event leaves a hole, one that splits it gives
     /// `S.1 … S.n` (LINKS 3).
     pub fn keep(&self, batch: Batch) {

@@ -1476,6 +1476,33 @@ fn a_publisher_that_closes_at_once_is_heard_and_hurts_nobody() {
 }
 
 #[test]
+fn a_reader_that_keeps_up_gets_a_burst_that_is_larger_than_the_window() {
+    const EVENTS: u64 = 100_000;
+    let upstream = Upstream::new();
+    let hop = hop(&upstream.ws_url(), "--history 2000");
+    let mut served = upstream.plain();
+    let mut reader = Raw::websocket(hop.url());
+    let reading = std::thread::spawn(move || {
+        for n in 1..=EVENTS {
+            assert_eq!(reader.read_message().map(|event| event.text()), Some(n.to_string()));
+        }
+    });
+    served.texts(1..=EVENTS);
+    reading.join().expect("all of them, in order");
+}
+
+#[test]
+fn an_upstream_is_answered_while_there_is_no_room_for_more() {
+    let upstream = Upstream::new();
+    let hop = hop(&upstream.ws_url(), "--slow-reader block --history-bytes 1KiB");
+    let mut served = upstream.plain();
+    let _pinned = Link::open(hop.url());
+    served.texts(1..=500);
+    await_events(&hop, 500);
+    served.hears_ping_answered();
+}
+
+#[test]
 fn what_an_upstream_says_about_numbers_and_times_cannot_hurt() {
     let upstream = Upstream::new();
     let hop = hop(&upstream.ws_url(), "--retry-max 10ms");

@@ -954,6 +954,7 @@ fn news_of_others_are_not_held_back_for_longer_than_ours() {
         std::thread::spawn(move || {
             for _ in 0..2_000 {
                 log.at_once(|| log.publish(events(&["x".into()]), Vec::new(), 0));
+                log.at_once(|| ());
                 log.publish(events(&["x".into()]), Vec::new(), 0);
             }
         })
@@ -968,7 +969,7 @@ fn news_of_others_are_not_held_back_for_longer_than_ours() {
 async fn a_source_that_is_far_ahead_waits_until_half_of_its_lead_is_gone() {
     let log = Log::new(Numbering::Own(epoch(0)), limits(100_000));
     let pump = log.add_pump();
-    pump.store(0, Ordering::SeqCst);
+    pump.stand(Some((0, 0)));
     let say = |kib: usize| log.publish(events(&["x".repeat(kib << 10)]), Vec::new(), 0);
     for _ in 0..64 {
         say(10);
@@ -976,11 +977,11 @@ async fn a_source_that_is_far_ahead_waits_until_half_of_its_lead_is_gone() {
     let mut room = std::pin::pin!(log.room());
     let mut is_ready = || room.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
     assert!(!is_ready(), "640 KiB ahead");
-    pump.store(20, Ordering::SeqCst);
+    pump.stand(Some((20, 0)));
     log.pump_moved();
     assert!(!is_ready(), "440 KiB ahead: not worth while yet");
     assert!(log.has_room(), "but whoever cannot wait need not");
-    pump.store(40, Ordering::SeqCst);
+    pump.stand(Some((40, 0)));
     log.pump_moved();
     assert!(is_ready(), "240 KiB ahead");
 }

@@ -1,4 +1,4 @@
-//! Who waits for whom: readers for news, publishers for readers (LINKS 19-21).
+//! Who waits for whom: readers for news, and under `block` publishers for acknowledgements (LINKS 19-21).
 
 use super::{
     Log,
@@ -10,40 +10,17 @@ use crate::{
     pins::{PinId, Pins},
 };
 use std::{
-    sync::{
-        Arc, MutexGuard,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{MutexGuard, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
-
-/// A source that waits for room stays so few bytes ahead of the fan-out: what it read is written while it is still in
-/// the processor's cache.
-const LEAD: u64 = 512 << 10;
-
-/// Somebody who waits for room, for as long as this lives.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn of(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Waiting(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
 
 impl Log {
     // --- waiting ---------------------------------------------------------------------------------------------------
 
     /// A number that rises with every change: compare it to know whether there is anything to do.
     pub fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+        self.version.load(Ordering::SeqCst)
     }
 
     /// For tasks: resolves when [`Log::version`] moves.
@@ -51,7 +28,8 @@ impl Log {
         self.changed.subscribe()
     }
 
-    /// For threads with a poller of their own: called after every change, outside all locks but its own.
+    /// For threads with a poller of their own: called when there is news, which may be several changes in one, and outside
+    /// the state's lock.
     pub fn on_change(&self, take: impl Fn(News) + Send + Sync + 'static) {
         self.watchers.lock().unwrap_or_else(|p| p.into_inner()).push(Box::new(take));
     }
@@ -66,27 +44,29 @@ impl Log {
     }
 
     fn tell(&self, news: News) {
-        self.changed.send_replace(self.version());
+        let version = self.version();
+        self.changed.send_modify(|told| *told = version.max(*told));
         for take in self.watchers.lock().unwrap_or_else(|p| p.into_inner()).iter() {
             take(news);
         }
     }
 
-    /// Whatever is appended within is told once, behind it, and readers take it in one piece. Nothing that they need may
-    /// be locked here: see [`News::Deliver`].
+    /// Whatever is appended within is told once, behind it, and readers take it in one piece; so is what others append
+    /// meanwhile, for which it must not take long. Nothing that readers need may be locked here (their topic's roll, for
+    /// one): see [`News::Deliver`].
     pub fn at_once<T>(&self, append: impl FnOnce() -> T) -> T {
-        struct Held<'a>(&'a Log, u64);
+        struct Held<'a>(&'a Log);
         impl Drop for Held<'_> {
             fn drop(&mut self) {
-                let Held(log, before) = self;
-                log.holding.fetch_sub(1, Ordering::SeqCst);
-                if log.version() != *before {
-                    log.tell(News::Deliver);
+                self.0.holding.fetch_sub(1, Ordering::SeqCst);
+                // Not what was appended here, but what was not told: others may have counted on us.
+                if self.0.version() != *self.0.changed.borrow() {
+                    self.0.tell(News::Deliver);
                 }
             }
         }
         self.holding.fetch_add(1, Ordering::SeqCst);
-        let _held = Held(self, self.version());
+        let _held = Held(self);
         append()
     }
 
@@ -174,56 +154,6 @@ impl Log {
     /// For tasks: resolves when a pin moved.
     pub fn watch_acks(&self) -> watch::Receiver<u64> {
         self.room.subscribe()
-    }
-
-    /// A fan-out thread's progress, kept by it: publishers that may wait do not run further ahead than half the window,
-    /// so that readers who keep up lose nothing at any offered rate.
-    pub fn add_pump(&self) -> Arc<AtomicU64> {
-        let pump = Arc::new(AtomicU64::new(u64::MAX));
-        self.pumps.lock().unwrap_or_else(|p| p.into_inner()).push(pump.clone());
-        pump
-    }
-
-    /// The owner of a pump moved it. Who waits for room is woken when there is enough of it to be worth while.
-    pub fn pump_moved(&self) {
-        if self.waiting.load(Ordering::SeqCst) > 0 && self.is_led_by_less_than(LEAD / 2) {
-            self.signal_room();
-        }
-    }
-
-    /// Waits until a publisher that can wait may append: at once unless a fan-out thread is behind by [`LEAD`], or the
-    /// policy is `block` and the unacknowledged part fills the window (LINKS 19). Returns how many pins of departed
-    /// readers were given up.
-    pub async fn room(&self) -> usize {
-        if self.is_led_by_less_than(LEAD) {
-            return 0;
-        }
-        let mut acks = self.watch_acks();
-        let _waiting = Waiting::of(&self.waiting);
-        let mut expired = 0;
-        while !self.is_led_by_less_than(LEAD / 2) {
-            // The second is for pins whose grace ends without any event.
-            let _ = tokio::time::timeout(Duration::from_secs(1), acks.changed()).await;
-            expired += self.expire_pins(Instant::now());
-        }
-        expired
-    }
-
-    /// Whether a publisher may append that had better not wait: no fan-out thread is half a window behind.
-    pub fn has_room(&self) -> bool {
-        self.is_led_by_less_than(u64::MAX)
-    }
-
-    /// Whether no fan-out thread is that many bytes behind, or half a window, nor `block` in force.
-    fn is_led_by_less_than(&self, bytes: u64) -> bool {
-        let pumped = self.pumps.lock().unwrap_or_else(|p| p.into_inner());
-        let pumped = pumped.iter().map(|pump| pump.load(Ordering::SeqCst)).min().unwrap_or(u64::MAX);
-        let state = self.state();
-        let low = state.pins.as_ref().and_then(Pins::low);
-        let behind = |offset: u64| state.totals.bytes - state.bytes_before(offset);
-        let (events, bytes) = (state.limits.events / 2, bytes.min(state.limits.bytes / 2));
-        low.is_none_or(|low| behind(low) < state.limits.bytes)
-            && (pumped >= state.end || behind(pumped) < bytes && state.end - pumped < events)
     }
 
     /// Whether this pinned reader has acknowledged everything.

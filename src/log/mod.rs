@@ -5,10 +5,12 @@
 //! cursor that crosses it tells it.
 
 mod hold;
+mod room;
 mod seek;
 mod state;
 mod words;
 
+pub use room::Pump;
 pub use words::{Entry, Gap, Item, Joined, Limits, Lost, News, Numbering, Read, Start, Totals, Window};
 
 use crate::{
@@ -53,8 +55,8 @@ pub struct Log {
     /// How many hold news back for a moment.
     holding: AtomicUsize,
     watchers: Mutex<Vec<Watcher>>,
-    /// How far each fan-out thread has come; `u64::MAX` for one without readers.
-    pumps: Mutex<Vec<Arc<AtomicU64>>>,
+    /// How far readers have come, by fan-out thread.
+    pumps: Mutex<Vec<Arc<Pump>>>,
 }
 
 impl Log {

@@ -14,7 +14,7 @@ use crate::{
     proto::ws::{
         assemble::{Assembler, Got},
         deflate::{self, Inflater},
-        frame::{code, masked, op, scan},
+        frame::{Stretch, code, masked, op, scan},
     },
     units::now_ms,
 };
@@ -237,7 +237,7 @@ impl<'a> Session<'a> {
                     Ok(Ok(0)) => return Err(Failure::lost(&"closed without a close frame")),
                     Ok(Ok(n)) => {
                         self.appetite.took(n);
-                        busy = n > MOST_READ / 2;
+                        busy = n > MOST_READ / 4;
                         asked = false;
                         self.keep_due = self.blocks;
                     }
@@ -280,9 +280,13 @@ impl<'a> Session<'a> {
     async fn take_buffered(&mut self) -> Result<(), Failure> {
         loop {
             if self.attrs.is_none() && !self.inbound.is_inside_message() && !self.upstream.echo {
-                let topic = self.feed.topic.clone();
-                topic.log.room().await;
-                topic.log.at_once(|| self.take_runs());
+                let stretch = self.plain_stretch();
+                if stretch.count > 0 {
+                    let topic = self.feed.topic.clone();
+                    topic.log.room().await;
+                    topic.log.at_once(|| self.take_runs(stretch));
+                    continue;
+                }
             }
             match self.inbound.next() {
                 Ok(None) => return Ok(()),
@@ -315,16 +319,21 @@ impl<'a> Session<'a> {
         Some((first, self.time))
     }
 
-    /// What is plain at the front, as batches.
-    fn take_runs(&mut self) {
-        loop {
-            let stretch = scan(&self.inbound.buf, MAX_BATCH, self.upstream.max_message);
-            if stretch.count == 0 {
-                return;
-            }
+    fn plain_stretch(&self) -> Stretch {
+        scan(&self.inbound.buf, MAX_BATCH, self.upstream.max_message)
+    }
+
+    /// What is plain at the front, as batches: as many as there is room for, and one where each of them may take a while.
+    fn take_runs(&mut self, mut stretch: Stretch) {
+        let goes_on = self.feed.topic.takes_at_once();
+        while stretch.count > 0 {
             let run = Run::from_frames(self.inbound.buf.split_to(stretch.len).freeze(), stretch.count);
             let first = self.number(run.len());
             self.feed.run(run, first);
+            if !goes_on || !self.feed.topic.log.has_room() {
+                return;
+            }
+            stretch = self.plain_stretch();
         }
     }
 

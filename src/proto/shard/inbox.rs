@@ -1,6 +1,6 @@
 //! How others reach a shard: what they ask of its thread, and what they may do in the thread's place.
 
-use super::{Hop, INBOX, Shard, Tuning, conn::Reader};
+use super::{FEW, Hop, INBOX, Shard, Tuning, conn::Reader};
 use crate::log::News;
 use mio::{Events, Poll, Waker};
 use std::{
@@ -23,13 +23,25 @@ pub(super) struct Inbox {
     commands: Mutex<Vec<Command>>,
     signalled: AtomicBool,
     waker: Waker,
-    /// Readers that it has, or will have at once.
-    pub(super) load: AtomicUsize,
+    /// Readers that it has, or will have at once, and those of all shards.
+    load: AtomicUsize,
+    crowd: Arc<AtomicUsize>,
     /// What the thread works on, for whoever takes a turn in its place.
     shard: OnceLock<Weak<Mutex<Shard>>>,
 }
 
 impl Inbox {
+    fn enter(&self) {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        self.crowd.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A reader is gone.
+    pub(super) fn leave(&self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+        self.crowd.fetch_sub(1, Ordering::Relaxed);
+    }
+
     fn signal(&self) {
         if !self.signalled.swap(true, Ordering::AcqRel) {
             let _ = self.waker.wake();
@@ -71,6 +83,10 @@ impl Inbox {
     /// Does a little of the thread's work in its place, which saves a switch, unless it is at work itself or has much to
     /// do. Says whether nothing is left for it.
     fn stand_in(&self) -> bool {
+        // Whoever is asked something is about to do it; and all shards' few are one task's to write to.
+        if self.signalled.load(Ordering::Acquire) || self.crowd.load(Ordering::Relaxed) > FEW {
+            return false;
+        }
         let Some(shard) = self.shard.get().and_then(Weak::upgrade) else { return false };
         let Ok(mut shard) = shard.try_lock() else { return false };
         shard.is_at_rest() && shard.deliver_news()
@@ -97,6 +113,7 @@ impl Shards {
     /// # Errors
     /// When the system gives no poller or thread.
     pub fn start(count: usize, tuning: &Tuning) -> io::Result<Self> {
+        let crowd = Arc::new(AtomicUsize::new(0));
         let start = |i: usize| {
             let poll = Poll::new()?;
             let inbox = Arc::new(Inbox {
@@ -104,6 +121,7 @@ impl Shards {
                 signalled: AtomicBool::new(false),
                 waker: Waker::new(poll.registry(), INBOX)?,
                 load: AtomicUsize::new(0),
+                crowd: crowd.clone(),
                 shard: OnceLock::new(),
             });
             let shard = Shard::new(poll.registry().try_clone()?, inbox.clone(), tuning.clone());
@@ -118,7 +136,7 @@ impl Shards {
     /// Hands a reader to the shard that has the fewest.
     pub async fn serve(&self, reader: Box<Reader>) {
         if let Some(inbox) = self.inboxes.iter().min_by_key(|inbox| inbox.load.load(Ordering::Relaxed)) {
-            inbox.load.fetch_add(1, Ordering::Relaxed);
+            inbox.enter();
             inbox.serve(reader).await;
         }
     }

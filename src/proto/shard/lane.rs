@@ -7,19 +7,13 @@ use super::{
 use crate::{
     id::{Id, Since},
     link::GoAway,
-    log::{Gap, Joined, Start},
+    log::{Gap, Joined, Pump, Start},
     proto::wire::{Farewell, WIRES, Wire},
     roll::Pairs,
     topic::{Manner, Topic},
     units::now_ms,
 };
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 /// One topic's readers on one shard.
 pub(super) struct Lane {
@@ -37,7 +31,7 @@ pub(super) struct Lane {
     pub(super) events: u64,
     pub(super) bytes: u64,
     /// Shared with the log, so that publishers do not outrun this thread.
-    pub(super) pumped: Arc<AtomicU64>,
+    pub(super) pumped: Arc<Pump>,
     /// Readers at the tip by wire form, in chunks or not, with a match of their own or not.
     pub(super) tip: [Vec<usize>; 4 * WIRES.len()],
     /// On a named stream, all of them by their metadata.
@@ -172,20 +166,24 @@ impl Shard {
         }
     }
 
-    /// Says how far the lane has come: to its live end, or to the readers that only just fell behind. A publisher that
-    /// may wait stays within half a window of that, so that a stumble of milliseconds loses nobody a stream that fills
-    /// the window in milliseconds. Says whether somebody's patience is running.
+    /// Says how far the lane has come: to its live end, and to the readers that only just fell behind. A publisher that
+    /// may wait stays within half a window of these, so that a stumble of milliseconds loses nobody a stream that fills
+    /// the window in milliseconds, and near to the foremost. Says whether it waits for one that fell behind.
     pub(super) fn tell_pumped(&mut self, lane: usize) -> bool {
         let now = self.millis();
         let lane = &self.lanes[lane];
         let fresh = |key: &&usize| now.wrapping_sub(self.conns[**key].fell) < PATIENCE_MS;
-        let behind = lane.behind.iter().filter(fresh).map(|&key| self.conns[key].cursor).min();
+        let behind = lane.behind.iter().filter(fresh).map(|&key| self.conns[key].cursor);
         let tip = (lane.at_tip() > 0).then_some(lane.live);
-        let pumped = behind.into_iter().chain(tip).min().unwrap_or(u64::MAX);
-        if lane.pumped.swap(pumped, Ordering::SeqCst) != pumped {
+        let (mut places, mut patient) = (tip.map(|live| (live, live)), false);
+        for cursor in behind {
+            let (foremost, hindmost) = places.unwrap_or((cursor, cursor));
+            (places, patient) = (Some((foremost.max(cursor), hindmost.min(cursor))), true);
+        }
+        if lane.pumped.stand(places) {
             lane.topic.log.pump_moved();
         }
-        behind.is_some()
+        patient
     }
 
     /// From its own cursor to the shared bytes: it has everything that the lane sent.

@@ -146,7 +146,7 @@ impl Shard {
         tracing::debug!(peer = ?conn.peer(), topic = %lane.topic.path, why, "reader gone");
         conn.unpin(&lane.topic.log, false);
         let _ = self.registry.deregister(&mut conn.socket);
-        self.inbox.load.fetch_sub(1, Ordering::Relaxed);
+        self.inbox.leave();
     }
 
     /// Sends a piece in the connection's own wire form; false when the connection is gone.

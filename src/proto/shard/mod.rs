@@ -1,4 +1,4 @@
-//! The fan-out: one thread per core that owns its readers and writes shared bytes to each socket directly.
+//! The fan-out: one thread per core that has its readers and writes shared bytes to each socket directly.
 //!
 //! A reader costs a socket, a place and a few words; nothing is queued for it and no task is woken per event. Readers
 //! that have everything (*at the tip*) get the same bytes in one write each. A reader whose socket is full keeps the rest
@@ -48,7 +48,7 @@ const INBOX: Token = Token(usize::MAX);
 const TURN_BYTES: usize = 256 << 10;
 /// Reads of one publisher before others get their turn.
 const TURN_READS: usize = 16;
-/// So many readers may be delivered to in the thread's place, and so many topics looked at.
+/// So many readers, of all shards, may be delivered to in a thread's place, and so many topics looked at.
 const FEW: usize = 8;
 /// How long a position may stay unknown while a mirror is catching up (LINKS 6).
 pub(super) const UNKNOWN_SECS: u32 = 10;
@@ -145,7 +145,7 @@ impl Shard {
 
     /// Whether nothing waits for the thread, and a look at everything takes no time.
     fn is_at_rest(&self) -> bool {
-        self.conns.len().max(self.lanes.len()) <= FEW && self.ready.is_empty() && self.readable.is_empty()
+        self.lanes.len() <= FEW && self.ready.is_empty() && self.readable.is_empty()
     }
 
     /// The part of a turn that news call for; says whether nothing is left to do.
@@ -188,7 +188,7 @@ impl Shard {
             match command {
                 Command::Serve(reader) => {
                     if let Err(error) = self.adopt(*reader) {
-                        self.inbox.load.fetch_sub(1, Ordering::Relaxed);
+                        self.inbox.leave();
                         tracing::debug!(%error, "reader not adopted");
                     }
                 }

@@ -2,21 +2,15 @@
 //! shards.
 
 use super::Steps;
-use crate::{proto::shard::PATIENCE_MS, topic::Topic};
+use crate::{log::Pump, proto::shard::PATIENCE_MS, topic::Topic};
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-/// A reader for whom nobody waits.
-const NOBODY: u64 = u64::MAX;
-
 /// By topic (its address): pumps of the log that no reader uses now. A log never forgets one.
-pub(super) type Pumps = Mutex<HashMap<usize, Vec<Arc<AtomicU64>>>>;
+pub(super) type Pumps = Mutex<HashMap<usize, Vec<Arc<Pump>>>>;
 
 fn address(topic: &Arc<Topic>) -> usize {
     Arc::as_ptr(topic) as usize
@@ -26,7 +20,7 @@ fn address(topic: &Arc<Topic>) -> usize {
 #[derive(Default)]
 pub(super) struct Pace {
     /// What the log looks at; without one nobody waits for the reader.
-    pump: Option<Arc<AtomicU64>>,
+    pump: Option<Arc<Pump>>,
     /// Since when it is not at the tip.
     fell: Option<Instant>,
 }
@@ -52,8 +46,8 @@ impl Steps {
         let Some(pump) = &self.pace.pump else { return };
         let patience = Duration::from_millis(u64::from(PATIENCE_MS));
         let fresh = self.pace.fell.is_none_or(|fell| now.duration_since(fell) < patience);
-        let at = if fresh && self.is_reading() { self.cursor } else { NOBODY };
-        if pump.swap(at, Ordering::SeqCst) != at {
+        let at = (fresh && self.is_reading()).then_some((self.cursor, self.cursor));
+        if pump.stand(at) {
             self.topic.log.pump_moved();
         }
     }
@@ -67,7 +61,7 @@ impl Steps {
 
     pub(super) fn give_pump_back(&mut self) {
         let Some(pump) = self.pace.pump.take() else { return };
-        pump.store(NOBODY, Ordering::Release);
+        pump.stand(None);
         self.topic.log.pump_moved();
         let mut pumps = self.tasks.pumps.lock().unwrap_or_else(|p| p.into_inner());
         pumps.entry(address(&self.topic)).or_default().push(pump);
