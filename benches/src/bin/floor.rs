@@ -3,14 +3,17 @@
 //! `floor H:P [--coalesce]` serves WebSocket readers, and event streams to whoever accepts those; what is published as
 //! WebSocket messages at `/pub` goes to all of them. With `--coalesce`, what was read at once is written at once.
 //! `floor H:P --blast SIZE` says stamped events to its first reader, two seconds after it came (so that whoever is behind
-//! a hop is there, too) and then as fast as they are taken.
+//! a hop is there, too) and then as fast as they are taken. With `--defer`, a connection is accepted once it has said
+//! something.
 
 use mio::{
-    Events, Interest, Poll, Token,
+    Events, Interest, Poll, Registry, Token,
     net::{TcpListener, TcpStream},
 };
+use socket2::SockRef;
 use std::{
     io::{self, Read, Write},
+    os::fd::AsRawFd,
     thread,
     time::Duration,
 };
@@ -33,6 +36,8 @@ struct Peer {
     inbound: Vec<u8>,
     /// What the socket did not take.
     outbound: Vec<u8>,
+    /// We are told when it takes more.
+    watched: bool,
 }
 
 struct Floor {
@@ -51,6 +56,11 @@ fn main() -> io::Result<()> {
     let at = |name: &str| args.iter().position(|arg| arg == name);
     let address = args.first().and_then(|arg| arg.parse().ok()).expect("an address to listen on");
     let mut door = TcpListener::bind(address)?;
+    // Every connection inherits it.
+    SockRef::from(&door).set_tcp_nodelay(true)?;
+    if at("--defer").is_some() {
+        defer(&door)?;
+    }
     let poll = Poll::new()?;
     poll.registry().register(&mut door, DOOR, Interest::READABLE)?;
     let blast = at("--blast").map(|i| args.get(i + 1).and_then(|arg| arg.parse().ok()).expect("--blast SIZE"));
@@ -84,13 +94,12 @@ impl Floor {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(_) => continue,
             };
-            socket.set_nodelay(true)?;
             let i = self.free.pop().unwrap_or_else(|| {
                 self.peers.push(None);
                 self.peers.len() - 1
             });
-            self.poll.registry().register(&mut socket, Token(i), Interest::READABLE | Interest::WRITABLE)?;
-            let peer = Peer { socket, role: Role::Asking, inbound: Vec::new(), outbound: Vec::new() };
+            self.poll.registry().register(&mut socket, Token(i), Interest::READABLE)?;
+            let peer = Peer { socket, role: Role::Asking, inbound: Vec::new(), outbound: Vec::new(), watched: false };
             self.peers[i] = Some(peer);
         }
     }
@@ -118,7 +127,7 @@ impl Floor {
                 peer.inbound.extend_from_slice(bytes);
                 let Some((answer, role)) = answer(&peer.inbound) else { return };
                 (peer.role, peer.inbound) = (role, Vec::new());
-                send(peer, answer.as_bytes());
+                send(self.poll.registry(), i, peer, answer.as_bytes());
                 self.write_rest(i);
             }
             Role::Publisher => {
@@ -146,10 +155,11 @@ impl Floor {
                 blocks.extend_from_slice(&bytes[payload.clone()]);
                 blocks.extend_from_slice(b"\n\n");
             }
-            for peer in self.peers.iter_mut().flatten() {
+            for (i, peer) in self.peers.iter_mut().enumerate() {
+                let Some(peer) = peer else { continue };
                 match peer.role {
-                    Role::Messages => send(peer, &frames),
-                    Role::EventStream => send(peer, &blocks),
+                    Role::Messages => send(self.poll.registry(), i, peer, &frames),
+                    Role::EventStream => send(self.poll.registry(), i, peer, &blocks),
                     Role::Asking | Role::Publisher => {}
                 }
             }
@@ -160,22 +170,40 @@ impl Floor {
     fn write_rest(&mut self, i: usize) {
         let Some(peer) = &mut self.peers[i] else { return };
         let waiting = std::mem::take(&mut peer.outbound);
-        send(peer, &waiting);
+        send(self.poll.registry(), i, peer, &waiting);
         let Some(size) = self.blast.filter(|_| peer.role == Role::Messages) else { return };
         if self.blasted.is_none() {
             thread::sleep(Duration::from_secs(2));
         }
         while peer.outbound.is_empty() && *self.blasted.get_or_insert(i) == i {
-            send(peer, &stamped(self.next..self.next + 512, size));
+            send(self.poll.registry(), i, peer, &stamped(self.next..self.next + 512, size));
             self.next += 512;
         }
     }
 }
 
 /// One `send`; what is not taken waits for room.
-fn send(peer: &mut Peer, bytes: &[u8]) {
+fn send(registry: &Registry, i: usize, peer: &mut Peer, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
     let taken = if peer.outbound.is_empty() { peer.socket.write(bytes).unwrap_or(0) } else { 0 };
     peer.outbound.extend_from_slice(&bytes[taken..]);
+    if !peer.outbound.is_empty() && !peer.watched {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        peer.watched = registry.reregister(&mut peer.socket, Token(i), both).is_ok();
+    }
+}
+
+/// `TCP_DEFER_ACCEPT` (tcp(7)), for a second.
+fn defer(door: &TcpListener) -> io::Result<()> {
+    let (seconds, len) = (1 as libc::c_int, size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: the descriptor is open while `door` is borrowed; the kernel reads one `int` and keeps no pointer.
+    let status = unsafe {
+        let seconds = (&raw const seconds).cast();
+        libc::setsockopt(door.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds, len)
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The answer to a whole request, and what the peer is then.
