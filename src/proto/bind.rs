@@ -1,5 +1,6 @@
 //! The sockets that readers come in by: bound here, or given to us, and given up so that nobody is turned away.
 
+use crate::sys;
 use socket2::{SockFilter, SockRef, Socket};
 use std::{io, net::SocketAddr, os::fd::AsFd};
 use tokio::net::TcpListener;
@@ -96,7 +97,11 @@ fn bind_all(addresses: &[SocketAddr], succession: Succession) -> io::Result<Vec<
 /// both), so that it costs no call of its own.
 fn prepare(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    socket.set_keepalive(true)
+    socket.set_keepalive(true)?;
+    if let Err(error) = sys::accept_when_heard(socket) {
+        tracing::debug!(%error, "connections are accepted before they are heard");
+    }
+    Ok(())
 }
 
 fn bind_one(address: SocketAddr, succession: Succession) -> io::Result<TcpListener> {
