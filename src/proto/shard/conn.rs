@@ -11,11 +11,11 @@ use crate::{
     topic::Topic,
 };
 use bytes::Bytes;
-use mio::net::TcpStream;
+use mio::{Interest, Registry, Token, net::TcpStream};
 use std::{
     any::Any,
     collections::VecDeque,
-    io::{ErrorKind, IoSlice, Read, Write},
+    io::{self, ErrorKind, IoSlice, Read, Write},
     net::SocketAddr,
     sync::Arc,
     time::Instant,
@@ -144,6 +144,10 @@ pub enum Wrote {
 /// See the module's text. Small, because there may be a hundred thousand.
 pub struct Conn {
     pub(super) socket: TcpStream,
+    poller: Arc<Registry>,
+    token: Token,
+    /// Whether the poller tells us of room: only once there was none.
+    awaits_room: bool,
     pub(super) lane: usize,
     pub(super) place: Place,
     pub(super) wire: Wire,
@@ -173,9 +177,22 @@ pub struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(socket: TcpStream, lane: usize, reader: ReaderParts) -> Self {
-        Conn {
+    /// Registered for what it says only: to write to it there is room, until there is none.
+    ///
+    /// # Errors
+    /// When the poller does not take it.
+    pub(super) fn new(
+        mut socket: TcpStream,
+        (poller, token): (Arc<Registry>, Token),
+        lane: usize,
+        reader: ReaderParts,
+    ) -> io::Result<Self> {
+        poller.register(&mut socket, token, Interest::READABLE)?;
+        Ok(Conn {
             socket,
+            poller,
+            token,
+            awaits_room: false,
             lane,
             place: Place::New,
             wire: reader.wire,
@@ -194,7 +211,7 @@ impl Conn {
             out: None,
             more: None,
             _permit: reader.permit,
-        }
+        })
     }
 
     pub(super) fn more(&mut self) -> &mut More {
@@ -238,6 +255,23 @@ impl Conn {
         self.out.as_ref().map_or(0, |out| out.iter().map(Bytes::len).sum())
     }
 
+    /// The socket is full: the poller tells us when it is not. Edge-triggered, and told at once if it is not by now.
+    fn await_room(&mut self, taken: usize) -> Wrote {
+        if !self.awaits_room {
+            let both = Interest::READABLE | Interest::WRITABLE;
+            if self.poller.reregister(&mut self.socket, self.token, both).is_err() {
+                return Wrote::Dead;
+            }
+            self.awaits_room = true;
+        }
+        Wrote::Part(taken)
+    }
+
+    /// Takes it from the poller.
+    pub(super) fn deregister(&mut self) {
+        let _ = self.poller.deregister(&mut self.socket);
+    }
+
     /// Hands bytes to the kernel, as many as it takes.
     pub(super) fn try_write(&mut self, bytes: &[u8]) -> Wrote {
         loop {
@@ -248,7 +282,7 @@ impl Conn {
                     Wrote::Part(more) => return Wrote::Part(n + more),
                     done => return done,
                 },
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Wrote::Part(0),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return self.await_room(0),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Wrote::Dead,
             }
@@ -265,7 +299,7 @@ impl Conn {
                     taken += n;
                     IoSlice::advance_slices(&mut rest, n);
                 }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Wrote::Part(taken),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return self.await_room(taken),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Wrote::Dead,
             }
@@ -313,7 +347,7 @@ impl Conn {
     }
 
     /// `None` when there is nothing to read now, 0 at the end of the stream.
-    pub(super) fn read(&mut self, buf: &mut [u8]) -> Option<std::io::Result<usize>> {
+    pub(super) fn read(&mut self, buf: &mut [u8]) -> Option<io::Result<usize>> {
         loop {
             match self.socket.read(buf) {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return None,

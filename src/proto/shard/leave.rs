@@ -145,7 +145,7 @@ impl Shard {
         let lane = &self.lanes[conn.lane];
         tracing::debug!(peer = ?conn.peer(), topic = %lane.topic.path, why, "reader gone");
         conn.unpin(&lane.topic.log, false);
-        let _ = self.registry.deregister(&mut conn.socket);
+        conn.deregister();
         self.inbox.leave();
     }
 

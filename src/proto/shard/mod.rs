@@ -32,7 +32,7 @@ use crate::{
 use conn::{Conn, More, ReaderParts, Wrote};
 use inbox::{Command, Inbox};
 use lane::Lane;
-use mio::{Events, Interest, Registry, Token};
+use mio::{Events, Registry, Token};
 use slab::Slab;
 use std::{
     collections::VecDeque,
@@ -77,7 +77,7 @@ pub struct Tuning {
 }
 
 struct Shard {
-    registry: Registry,
+    registry: Arc<Registry>,
     inbox: Arc<Inbox>,
     tuning: Tuning,
     conns: Slab<Conn>,
@@ -102,7 +102,7 @@ struct Shard {
 impl Shard {
     fn new(registry: Registry, inbox: Arc<Inbox>, tuning: Tuning) -> Self {
         Shard {
-            registry,
+            registry: Arc::new(registry),
             inbox,
             tuning,
             conns: Slab::new(),
@@ -199,15 +199,14 @@ impl Shard {
     }
 
     fn adopt(&mut self, reader: Reader) -> io::Result<()> {
-        let mut socket = mio::net::TcpStream::from_std(reader.socket);
+        let socket = mio::net::TcpStream::from_std(reader.socket);
         let lane = self.lane(&reader.topic);
         let entry = self.conns.vacant_entry();
         let key = entry.key();
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        self.registry.register(&mut socket, Token(key), interest)?;
         let viewer = reader.viewer;
         let Reader { wire, chunked, may_publish, skip, permit, .. } = reader;
-        let mut conn = Conn::new(socket, lane, ReaderParts { wire, chunked, viewer, may_publish, skip, permit });
+        let parts = ReaderParts { wire, chunked, viewer, may_publish, skip, permit };
+        let mut conn = Conn::new(socket, (self.registry.clone(), Token(key)), lane, parts)?;
         if wire.is_link() || reader.owner.is_some() {
             conn.more = Some(Box::new(More::new(reader.owner)));
         }
