@@ -1,34 +1,38 @@
 //! The door: accepts, reads the first request's head, and sends the connection where it belongs.
 //!
 //! A plain stream subscription goes straight to a shard; everything else goes to the HTTP server with the bytes that
-//! were read already. Handshakes run in a task each, under a deadline, so that a slow one delays nobody.
+//! were read already. A handshake begins where the connection is accepted and is mostly over at once; one that waits or
+//! takes a while goes on in a task of its own, under a deadline, so that it delays nobody.
 
 use super::{
     auth,
     bind::{self, Succession},
+    head::{self, Asked, read_head},
     http,
     mqtt::{self, channel::Carrier},
-    proxied, secure,
+    proxied,
+    seat::{Seat, aside},
+    secure,
     shard::Reader,
     subscribe::{self, Peer, Refusal, Subscription},
     wire::Wire,
 };
-use crate::{balance::relay, graphql, inbound::Stream, registry, script, site::Site, sys};
+use crate::{
+    balance::relay, files::Watched, graphql, inbound::Stream, registry, script, site::Site, sys, tls::Identity,
+};
 use bytes::{Bytes, BytesMut};
-use hyper::{HeaderMap, Request, StatusCode, Version, http::request::Parts};
-use std::{any::Any, io, net::SocketAddr, sync::Arc, time::Duration};
+use hyper::{StatusCode, Version, http::request::Parts};
+use std::{any::Any, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, Interest, unix::AsyncFd},
+    io::{AsyncReadExt, AsyncWriteExt, unix::AsyncFdReadyGuard},
     net::TcpListener,
     sync::{Semaphore, watch},
     time::{Instant, timeout, timeout_at},
 };
 use tracing::debug;
 
-/// What a request head may have, in bytes.
-const MAX_HEAD: usize = 32 << 10;
-/// Header fields at most.
-const MAX_FIELDS: usize = 100;
+/// Connections that are accepted in a row.
+const AT_ONCE: usize = 64;
 /// Connections that are told to come back later, at once; more are closed without a word.
 const MAX_REFUSALS: usize = 128;
 /// Who waits to be let in is seen within this time.
@@ -59,18 +63,18 @@ pub async fn run(
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot listen"),
     };
+    let mut seat = Seat::default();
+    let mut stopped = pin!(stop.wait_for(|stop| *stop));
     loop {
-        let accepted = tokio::select! {
-            accepted = accept(&listener) => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
+        let waiting = tokio::select! {
+            waiting = listener.readable() => waiting,
+            _ = &mut stopped => break,
         };
-        match accepted {
-            Ok((stream, peer)) => let_in(&site, stream, peer, tongue, &refusals),
-            Err(error) => {
-                debug!(%error, "accept");
-                // Out of descriptors, most likely: others must end first.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+        let let_in = |(stream, peer)| let_in(&site, stream, peer, tongue, &refusals);
+        if let Err(error) = let_all_in(waiting, &mut seat, let_in).await {
+            debug!(%error, "accept");
+            // Out of descriptors, most likely: others must end first.
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
     let patience = match succession {
@@ -78,35 +82,53 @@ pub async fn run(
         Succession::None => WAITING,
         Succession::Beside => bind::hush(listener.get_ref()).map_or(WAITING, |()| HUSHED),
     };
-    while let Ok(Ok((stream, peer))) = timeout(patience, accept(&listener)).await {
-        let_in(&site, stream, peer, tongue, &refusals);
+    while let Ok(waiting) = timeout(patience, listener.readable()).await {
+        let let_in = |(stream, peer)| let_in(&site, stream, peer, tongue, &refusals);
+        if let_all_in(waiting, &mut seat, let_in).await.is_err() {
+            return;
+        }
     }
 }
 
-async fn accept(listener: &AsyncFd<mio::net::TcpListener>) -> io::Result<(Stream, SocketAddr)> {
-    let (socket, peer) = listener.async_io(Interest::READABLE, mio::net::TcpListener::accept).await?;
-    Ok((Stream::fresh(socket.into()), peer))
+/// Lets in who waits: so many at once, for others have something to do, too.
+async fn let_all_in<F: Future<Output = ()> + Send + 'static>(
+    waiting: io::Result<AsyncFdReadyGuard<'_, mio::net::TcpListener>>,
+    seat: &mut Seat<F>,
+    let_in: impl Fn((Stream, SocketAddr)) -> F,
+) -> io::Result<()> {
+    let mut waiting = waiting?;
+    for _ in 0..AT_ONCE {
+        let Ok(accepted) = waiting.try_io(|listener| listener.get_ref().accept()) else { break };
+        let (socket, peer) = accepted?;
+        seat.begin(let_in((Stream::fresh(socket.into()), peer))).await;
+    }
+    Ok(())
 }
 
-/// Greets a connection in a task of its own, if there may be one more.
-fn let_in(site: &Arc<Site>, stream: Stream, peer: SocketAddr, tongue: Tongue, refusals: &Arc<Semaphore>) {
-    match site.slots.clone().try_acquire_owned() {
-        Ok(permit) => {
-            let site = site.clone();
-            tokio::spawn(async move {
+/// Greets a connection, if there may be one more.
+fn let_in(
+    site: &Arc<Site>,
+    stream: Stream,
+    peer: SocketAddr,
+    tongue: Tongue,
+    refusals: &Arc<Semaphore>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let permit = site.slots.clone().try_acquire_owned();
+    let refusals = refusals.clone();
+    let site = site.clone();
+    async move {
+        match permit {
+            Ok(permit) => {
                 if let Err(error) = greet(site, stream, peer, tongue, Box::new(permit)).await {
                     debug!(%peer, %error, "connection refused");
                 }
-            });
-        }
-        // Nothing can be said in plain text there, or before the client has said which version it speaks.
-        Err(_) if site.tls.is_some() || tongue == Tongue::Mqtt => {}
-        Err(_) => {
-            if let Ok(turn) = refusals.clone().try_acquire_owned() {
-                tokio::spawn(async move {
-                    let _ = timeout(Duration::from_secs(2), turn_away(stream)).await;
-                    drop(turn);
-                });
+            }
+            // Nothing can be said in plain text there, or before the client has said which version it speaks.
+            Err(_) if site.tls.is_some() || tongue == Tongue::Mqtt => {}
+            Err(_) => {
+                if let Ok(_turn) = refusals.try_acquire_owned() {
+                    let _ = timeout(Duration::from_secs(2), Box::pin(turn_away(stream))).await;
+                }
             }
         }
     }
@@ -114,7 +136,7 @@ fn let_in(site: &Arc<Site>, stream: Stream, peer: SocketAddr, tongue: Tongue, re
 
 /// `--max-connections` is reached.
 async fn turn_away(mut stream: Stream) -> io::Result<()> {
-    let _ = read_head(&mut stream, &mut BytesMut::new()).await?;
+    let _ = read_head(&mut stream).await?;
     let busy = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     stream.write_all(busy.as_bytes()).await?;
     stream.shutdown().await
@@ -131,37 +153,43 @@ async fn greet(
 ) -> io::Result<()> {
     let deadline = Instant::now() + site.rules.handshake_timeout;
     let (stream, peer) = if site.rules.proxied { behind_proxy(stream, peer, deadline).await? } else { (stream, peer) };
-    let mut stream = timeout_at(deadline, shake_hands(&site, stream)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let mut stream = match &site.tls {
+        Some(identity) => shake_hands(identity, stream, deadline).await?,
+        None => stream,
+    };
     if tongue == Tongue::Mqtt {
+        aside().await;
         Box::pin(mqtt::serve(site, stream, Carrier::Plain, &[], None, permit)).await;
         return Ok(());
     }
     if stream.is_http2() {
         return Box::pin(http::serve(site, stream, peer, Bytes::new(), permit)).await;
     }
-    let mut buf = BytesMut::with_capacity(1024);
-    let head = timeout_at(deadline, read_head(&mut stream, &mut buf));
-    let parts = match head.await {
-        Ok(Ok(Some((mut parts, len)))) => {
+    let head = timeout_at(deadline, read_head(&mut stream));
+    let read = match head.await {
+        Ok(Ok(Some(Asked { mut parts, read, len }))) => {
             parts.extensions.insert(Peer(peer.ip()));
+            if site.keys.is_some() {
+                aside().await;
+            }
             match (site.relay(&parts).await, subscribe::wire_here(&site, &parts)) {
                 (Some(_), _) if relay::is_ambiguous(&parts) => {
                     let refusal = Refusal::new(StatusCode::BAD_REQUEST, "Content-Length beside Transfer-Encoding");
-                    return Box::pin(refuse(&mut stream, &refusal, false)).await;
+                    return refuse(&mut stream, &refusal, false).await;
                 }
                 (Some(balancer), Some(_)) if relay::is_direct(&parts) => {
-                    let early = buf.split_off(len).freeze();
+                    let early = read.slice(len..);
                     return Box::pin(relay::serve(&site, balancer, stream, parts, early, permit)).await;
                 }
                 (None, Some(_)) if mqtt::upgrade::is_asked(&site, &parts) => {
-                    let early = buf.split_off(len).freeze();
+                    let early = read.slice(len..);
                     return Box::pin(open_mqtt(site, stream, &parts, early, permit)).await;
                 }
                 (None, Some(wire)) if !is_asked_otherwise(&site, &parts) => {
-                    let early = buf.split_off(len).freeze();
+                    let early = read.slice(len..);
                     return open_stream(&site, stream, parts, wire, early, permit).await;
                 }
-                _ => parts,
+                _ => read,
             }
         }
         Ok(Ok(None)) => return Ok(()),
@@ -173,16 +201,16 @@ async fn greet(
                 }
                 _ => return Err(error),
             };
-            Box::pin(refuse(&mut stream, &refusal, false)).await?;
+            refuse(&mut stream, &refusal, false).await?;
             return Err(error);
         }
         Err(_) => {
             let late = Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time");
-            return Box::pin(refuse(&mut stream, &late, false)).await;
+            return refuse(&mut stream, &late, false).await;
         }
     };
-    drop(parts);
-    Box::pin(http::serve(site, stream, peer, buf.freeze(), permit)).await
+    aside().await;
+    Box::pin(http::serve(site, stream, peer, read, permit)).await
 }
 
 /// Whether something else than a topic answers, whatever the request accepts.
@@ -196,15 +224,11 @@ async fn behind_proxy(mut stream: Stream, proxy: SocketAddr, deadline: Instant) 
     Ok((stream, told.unwrap_or(proxy)))
 }
 
-async fn shake_hands(site: &Site, stream: Stream) -> io::Result<Stream> {
-    match &site.tls {
-        Some(identity) => {
-            let Stream::Plain(stream) = stream.registered()? else { return Err(io::ErrorKind::NotConnected.into()) };
-            let stream = Box::pin(identity.get().accept(stream)).await?;
-            Ok(Stream::Tls(Box::new(stream)))
-        }
-        None => Ok(stream),
-    }
+async fn shake_hands(identity: &Watched<Identity>, stream: Stream, deadline: Instant) -> io::Result<Stream> {
+    aside().await;
+    let Stream::Plain(stream) = stream.registered()? else { return Err(io::ErrorKind::NotConnected.into()) };
+    let shaken = Box::pin(timeout_at(deadline, identity.get().accept(stream))).await;
+    Ok(Stream::Tls(Box::new(shaken.map_err(|_| io::ErrorKind::TimedOut)??)))
 }
 
 async fn open_stream(
@@ -221,10 +245,10 @@ async fn open_stream(
     };
     let subscription = match accepted {
         Ok(subscription) => subscription,
-        Err(refusal) => return Box::pin(refuse(&mut stream, &refusal, parts.version == Version::HTTP_10)).await,
+        Err(refusal) => return refuse(&mut stream, &refusal, parts.version == Version::HTTP_10).await,
     };
     let chunked = !subscription.wire.is_websocket() && parts.version == Version::HTTP_11;
-    let head = head_text(subscription.status, &subscription.headers, chunked, subscription.wire);
+    let head = head::answer(subscription.status, &subscription.headers, chunked, subscription.wire);
     if let Some(reader) = hand_over(site, stream, subscription, Opened { head, chunked, early }, permit)? {
         site.shards.serve(reader).await;
     }
@@ -240,9 +264,9 @@ async fn open_mqtt(
 ) -> io::Result<()> {
     let headers = match mqtt::upgrade::open(&site, parts) {
         Ok(headers) => headers,
-        Err(refusal) => return Box::pin(refuse(&mut stream, &refusal, parts.version == Version::HTTP_10)).await,
+        Err(refusal) => return refuse(&mut stream, &refusal, parts.version == Version::HTTP_10).await,
     };
-    let head = head_text(StatusCode::SWITCHING_PROTOCOLS, &headers, false, Wire::Ws);
+    let head = head::answer(StatusCode::SWITCHING_PROTOCOLS, &headers, false, Wire::Ws);
     let bearer = mqtt::upgrade::bearer(&site, parts);
     mqtt::upgrade::serve(site, stream, bearer, Opened { head, chunked: false, early }, permit).await;
     Ok(())
@@ -298,30 +322,13 @@ pub fn hand_over(
     })))
 }
 
-fn head_text(status: StatusCode, headers: &HeaderMap, chunked: bool, wire: Wire) -> Bytes {
-    let mut text = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or(""));
-    for (name, value) in headers {
-        text.push_str(name.as_str());
-        text.push_str(": ");
-        text.push_str(value.to_str().unwrap_or(""));
-        text.push_str("\r\n");
-    }
-    match (wire.is_websocket(), chunked) {
-        (true, _) => {}
-        (false, true) => text.push_str("transfer-encoding: chunked\r\n"),
-        (false, false) => text.push_str("connection: close\r\n"),
-    }
-    text.push_str("\r\n");
-    text.into()
-}
-
 /// Answers with a refusal, and closes.
 ///
 /// # Errors
 /// When the peer does not take it.
 pub async fn refuse(stream: &mut Stream, refusal: &Refusal, old: bool) -> io::Result<()> {
     let body = refusal_body(refusal);
-    let mut text = BytesMut::from(&head_text(refusal.status, &refusal.headers, false, Wire::Sse)[..]);
+    let mut text = BytesMut::from(&head::answer(refusal.status, &refusal.headers, false, Wire::Sse)[..]);
     text.truncate(text.len() - 2);
     let version = if old { "HTTP/1.0" } else { "HTTP/1.1" };
     text[..8].copy_from_slice(version.as_bytes());
@@ -333,8 +340,9 @@ pub async fn refuse(stream: &mut Stream, refusal: &Refusal, old: bool) -> io::Re
     text.extend_from_slice(body.as_bytes());
     stream.write_all(&text).await?;
     stream.shutdown().await?;
-    // Closing with unread input would reset the connection and take the answer with it.
-    let mut rest = [0u8; 1024];
+    // Closing with unread input would reset the connection and take the answer with it. What is read stands elsewhere, for
+    // every connection that could be refused has room for this future.
+    let mut rest = vec![0u8; 1024];
     let drain = async { while stream.read(&mut rest).await.is_ok_and(|n| n > 0) {} };
     let _ = timeout(Duration::from_millis(500), drain).await;
     Ok(())
@@ -346,45 +354,4 @@ pub fn refusal_body(refusal: &Refusal) -> String {
         return String::new();
     }
     serde_json::json!({ "error": refusal.error }).to_string()
-}
-
-/// Reads until the head is whole: the parsed request and the head's length. `None` when the peer left before a byte.
-async fn read_head(stream: &mut Stream, buf: &mut BytesMut) -> io::Result<Option<(Parts, usize)>> {
-    loop {
-        if let Some(found) = parse_head(buf)? {
-            return Ok(Some(found));
-        }
-        if buf.len() > MAX_HEAD {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the request head is too large"));
-        }
-        if stream.read_buf(buf).await? == 0 {
-            return if buf.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
-        }
-    }
-}
-
-/// Parses a request head (RFC 9112); `Ok(None)` when it is not whole yet.
-///
-/// # Errors
-/// `InvalidData` with what is wrong.
-pub fn parse_head(bytes: &[u8]) -> io::Result<Option<(Parts, usize)>> {
-    let invalid = |error: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut request = httparse::Request::new(&mut fields);
-    let parsed = request.parse(bytes).map_err(|error| match error {
-        httparse::Error::TooManyHeaders => io::Error::new(io::ErrorKind::FileTooLarge, "too many header fields"),
-        other => invalid(&other),
-    });
-    let len = match parsed? {
-        httparse::Status::Partial => return Ok(None),
-        httparse::Status::Complete(len) => len,
-    };
-    let version = if request.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    let mut builder = Request::builder().version(version);
-    builder = builder.method(request.method.unwrap_or("")).uri(request.path.unwrap_or(""));
-    for field in request.headers {
-        builder = builder.header(field.name, field.value);
-    }
-    let (parts, ()) = builder.body(()).map_err(|error| invalid(&error))?.into_parts();
-    Ok(Some((parts, len)))
 }

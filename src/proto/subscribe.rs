@@ -143,7 +143,7 @@ pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscri
     let conversation = site.registry.as_ref().filter(|_| registry::http::is_conversation(site, parts));
     let topic = conversation.map_or_else(|| find_topic(site, parts), |registry| Ok(registry.topic().clone()))?;
     origin::check_page(&site.rules, &topic, &parts.headers)?;
-    let mut headers = HeaderMap::new();
+    let mut headers = HeaderMap::with_capacity(8);
     let (wire, status) = match wire {
         Wire::Ws | Wire::Link => {
             (upgrade(parts, conversation.is_none(), &mut headers)?, StatusCode::SWITCHING_PROTOCOLS)

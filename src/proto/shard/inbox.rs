@@ -105,6 +105,8 @@ impl Drop for SignalAtLast<'_> {
 /// The shards of this process.
 pub struct Shards {
     pub(super) inboxes: Vec<Arc<Inbox>>,
+    /// Readers connected now.
+    crowd: Arc<AtomicUsize>,
 }
 
 impl Shards {
@@ -130,7 +132,7 @@ impl Shards {
             std::thread::Builder::new().name(format!("shard-{i}")).spawn(move || run(poll, &shard))?;
             Ok(inbox)
         };
-        Ok(Shards { inboxes: (0..count).map(start).collect::<io::Result<_>>()? })
+        Ok(Shards { inboxes: (0..count).map(start).collect::<io::Result<_>>()?, crowd })
     }
 
     /// Hands a reader to the shard that has the fewest.
@@ -150,7 +152,7 @@ impl Shards {
 
     /// Readers connected now.
     pub fn readers(&self) -> usize {
-        self.inboxes.iter().map(|inbox| inbox.load.load(Ordering::Relaxed)).sum()
+        self.crowd.load(Ordering::Relaxed)
     }
 }
 
