@@ -959,6 +959,32 @@ fn links_18_a_merge_ends_with_its_last_upstream() {
 }
 
 #[test]
+fn links_18_a_reader_that_was_told_the_end_hears_what_follows_it() {
+    let (upstream, e) = (Upstream::new(), origin());
+    let hop = hop(&upstream.ws_url(), "--slow-reader block --retry-max 50ms");
+    let mut served = upstream.link(&e.at(1), &e.at(1));
+    served.position(&e.at(1), 0);
+    served.texts([1]);
+    let mut link = Link::since(hop.url(), "oldest");
+    assert_eq!(link.texts(1), ["1"]);
+    served.ping(format!("e {}", e.at(1)));
+    served.close(1000, "");
+    assert_eq!(link.news(), Said::End(e.at(1)));
+    // It has not acknowledged that, so nobody closes it; and meanwhile the upstream comes back.
+    for n in [2, 3] {
+        let mut served = upstream.link(&e.at(1), &e.at(n));
+        served.position(&e.at(n), 0);
+        served.texts([n]);
+        assert_eq!(link.event(), (e.at(n), n.to_string()));
+        served.ping(format!("e {}", e.at(n)));
+        served.close(1000, "");
+        assert_eq!(link.news(), Said::End(e.at(n)));
+    }
+    link.keep(&e.at(3));
+    assert_eq!(link.close().1, 1000);
+}
+
+#[test]
 fn links_18_a_forwarder_outlives_its_producers() {
     let [port] = free_ports();
     let hop = Wsevent::line(&format!("--consume localhost:{port}/events --retry-max 50ms")).serve();

@@ -49,6 +49,10 @@ impl Shard {
             }
             return;
         }
+        if let Some(more) = &mut self.conns[key].more {
+            // It was told the end, and the stream went on.
+            more.ended = false;
+        }
         let mut items = std::mem::take(&mut self.items);
         items.clear();
         let read = topic.log.read(cursor, TURN_BYTES, &mut items);

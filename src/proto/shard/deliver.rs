@@ -30,9 +30,13 @@ impl Shard {
                 let from = self.lanes[lane].live;
                 self.deliver(lane);
                 self.enforce(lane);
-                // Readers that began ahead of this thread.
-                let ahead = |key: &usize| self.conns[*key].cursor > from && self.conns[*key].is_clear();
-                self.ready.extend(self.lanes[lane].behind.iter().filter(|key| ahead(key)));
+                // Readers that began ahead of this thread, and those of a stream that had ended: it may go on.
+                let is_due = |key: &usize| {
+                    let conn = &self.conns[*key];
+                    conn.is_clear() && (conn.cursor > from || self.is_ended(*key))
+                };
+                let due: Vec<usize> = self.lanes[lane].behind.iter().copied().filter(is_due).collect();
+                self.ready.extend(due);
             }
         }
     }
