@@ -29,7 +29,7 @@ pub fn inherited() -> io::Result<Vec<TcpListener>> {
             listener.map_err(|error| io::Error::new(error.kind(), format!("LISTEN_FDS, number {place}: {error}")))?;
         if let Some(listener) = listener {
             listener.set_nonblocking(true)?;
-            prepare(&SockRef::from(&listener))?;
+            prepare(&SockRef::from(&listener), Succession::Inherited)?;
             listeners.push(TcpListener::from_std(listener)?);
         }
     }
@@ -94,11 +94,14 @@ fn bind_all(addresses: &[SocketAddr], succession: Succession) -> io::Result<Vec<
 }
 
 /// What each connection inherits from its listening socket (tcp(7) and socket(7) leave it to the system; Linux copies
-/// both), so that it costs no call of its own.
-fn prepare(socket: &Socket) -> io::Result<()> {
+/// both), so that it costs no call of its own; and when it is accepted. Who has connected and not asked yet is turned away
+/// when a socket that waits for it closes, which must not happen where another process goes on beside this one.
+fn prepare(socket: &Socket, succession: Succession) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_keepalive(true)?;
-    if let Err(error) = sys::accept_when_heard(socket) {
+    if succession != Succession::Beside
+        && let Err(error) = sys::accept_when_heard(socket)
+    {
         tracing::debug!(%error, "connections are accepted before they are heard");
     }
     Ok(())
@@ -112,7 +115,7 @@ fn bind_one(address: SocketAddr, succession: Succession) -> io::Result<TcpListen
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    prepare(&socket)?;
+    prepare(&socket, succession)?;
     socket.bind(&address.into())?;
     socket.listen(4096)?;
     TcpListener::from_std(socket.into())

@@ -32,7 +32,7 @@ use tokio::{
 use tracing::debug;
 
 /// Connections that are accepted in a row.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 32;
 /// Connections that are told to come back later, at once; more are closed without a word.
 const MAX_REFUSALS: usize = 128;
 /// Who waits to be let in is seen within this time.
@@ -90,7 +90,7 @@ pub async fn run(
     }
 }
 
-/// Lets in who waits: so many at once, for others have something to do, too.
+/// Lets in who waits, so many in a row: others have something to do, too.
 async fn let_all_in<F: Future<Output = ()> + Send + 'static>(
     waiting: io::Result<AsyncFdReadyGuard<'_, mio::net::TcpListener>>,
     seat: &mut Seat<F>,
@@ -98,10 +98,11 @@ async fn let_all_in<F: Future<Output = ()> + Send + 'static>(
 ) -> io::Result<()> {
     let mut waiting = waiting?;
     for _ in 0..AT_ONCE {
-        let Ok(accepted) = waiting.try_io(|listener| listener.get_ref().accept()) else { break };
+        let Ok(accepted) = waiting.try_io(|listener| listener.get_ref().accept()) else { return Ok(()) };
         let (socket, peer) = accepted?;
         seat.begin(let_in((Stream::fresh(socket.into()), peer))).await;
     }
+    tokio::task::yield_now().await;
     Ok(())
 }
 
@@ -169,7 +170,7 @@ async fn greet(
     let read = match head.await {
         Ok(Ok(Some(Asked { mut parts, read, len }))) => {
             parts.extensions.insert(Peer(peer.ip()));
-            if site.keys.is_some() {
+            if site.keys.is_some() || is_wide(&parts) {
                 aside().await;
             }
             match (site.relay(&parts).await, subscribe::wire_here(&site, &parts)) {
@@ -178,10 +179,12 @@ async fn greet(
                     return refuse(&mut stream, &refusal, false).await;
                 }
                 (Some(balancer), Some(_)) if relay::is_direct(&parts) => {
+                    aside().await;
                     let early = read.slice(len..);
                     return Box::pin(relay::serve(&site, balancer, stream, parts, early, permit)).await;
                 }
                 (None, Some(_)) if mqtt::upgrade::is_asked(&site, &parts) => {
+                    aside().await;
                     let early = read.slice(len..);
                     return Box::pin(open_mqtt(site, stream, &parts, early, permit)).await;
                 }
@@ -211,6 +214,11 @@ async fn greet(
     };
     aside().await;
     Box::pin(http::serve(site, stream, peer, read, permit)).await
+}
+
+/// Whether more is asked for than what is new: to look for a position, or to understand a filter, takes its time.
+fn is_wide(parts: &Parts) -> bool {
+    parts.uri.query().is_some() || parts.headers.contains_key("last-event-id")
 }
 
 /// Whether something else than a topic answers, whatever the request accepts.
