@@ -267,11 +267,14 @@ impl Link {
         Some(Said::Event { id, text, attrs: self.attrs.take() })
     }
 
-    /// The next event, gap or end; how the connection ended.
+    /// The next event, gap or end; how the connection ended. Panics when there is no sign but those of life for long.
     pub fn news(&mut self) -> Said {
+        let deadline = Instant::now() + 2 * PATIENCE;
         loop {
             match self.hear() {
-                Said::Position { .. } | Said::Ping | Said::Changed => {}
+                Said::Position { .. } | Said::Ping | Said::Changed => {
+                    assert!(Instant::now() < deadline, "no news for {:?}", 2 * PATIENCE);
+                }
                 said => return said,
             }
         }
