@@ -1,6 +1,6 @@
 //! What a proxy changes in header fields: those of one connection go, those that say who asked come (RFC 9110 §7.6).
 
-use crate::proto::subscribe::Peer;
+use crate::proto::{head, subscribe::Peer};
 use bytes::BytesMut;
 use hyper::{
     HeaderMap,
@@ -45,12 +45,7 @@ impl Arrival {
 
 /// The lines of a head behind its first one, and the blank line.
 pub fn write(fields: &HeaderMap, to: &mut BytesMut) {
-    for (name, value) in fields {
-        to.extend_from_slice(name.as_str().as_bytes());
-        to.extend_from_slice(b": ");
-        to.extend_from_slice(value.as_bytes());
-        to.extend_from_slice(b"\r\n");
-    }
+    head::put_fields(fields, to);
     to.extend_from_slice(b"\r\n");
 }
 

@@ -81,23 +81,28 @@ fn invalid(error: &dyn Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
+/// Header fields, a line each.
+pub fn put_fields(fields: &HeaderMap, to: &mut BytesMut) {
+    for (name, value) in fields {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            to.extend_from_slice(part);
+        }
+    }
+}
+
 /// The head of a stream's answer, with what frames its body.
-pub fn answer(status: StatusCode, headers: &HeaderMap, chunked: bool, wire: Wire) -> Bytes {
-    let mut text = String::with_capacity(256);
+pub fn answer(status: StatusCode, headers: &HeaderMap, chunked: bool, wire: Wire) -> BytesMut {
+    let mut text = BytesMut::with_capacity(256);
     for part in ["HTTP/1.1 ", status.as_str(), " ", status.canonical_reason().unwrap_or(""), "\r\n"] {
-        text.push_str(part);
+        text.extend_from_slice(part.as_bytes());
     }
-    for (name, value) in headers {
-        text.push_str(name.as_str());
-        text.push_str(": ");
-        text.push_str(value.to_str().unwrap_or(""));
-        text.push_str("\r\n");
-    }
-    match (wire.is_websocket(), chunked) {
-        (true, _) => {}
-        (false, true) => text.push_str("transfer-encoding: chunked\r\n"),
-        (false, false) => text.push_str("connection: close\r\n"),
-    }
-    text.push_str("\r\n");
-    text.into()
+    put_fields(headers, &mut text);
+    let framing: &[u8] = match (wire.is_websocket(), chunked) {
+        (true, _) => b"",
+        (false, true) => b"transfer-encoding: chunked\r\n",
+        (false, false) => b"connection: close\r\n",
+    };
+    text.extend_from_slice(framing);
+    text.extend_from_slice(b"\r\n");
+    text
 }

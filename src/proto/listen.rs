@@ -20,7 +20,7 @@ use super::{
 use crate::{
     balance::relay, files::Watched, graphql, inbound::Stream, registry, script, site::Site, sys, tls::Identity,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hyper::{StatusCode, Version, http::request::Parts};
 use std::{any::Any, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
@@ -63,6 +63,7 @@ pub async fn run(
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot listen"),
     };
+    let let_in = |(stream, peer)| let_in(&site, stream, peer, tongue, &refusals);
     let mut seat = Seat::default();
     let mut stopped = pin!(stop.wait_for(|stop| *stop));
     loop {
@@ -70,8 +71,7 @@ pub async fn run(
             waiting = listener.readable() => waiting,
             _ = &mut stopped => break,
         };
-        let let_in = |(stream, peer)| let_in(&site, stream, peer, tongue, &refusals);
-        if let Err(error) = let_all_in(waiting, &mut seat, let_in).await {
+        if let Err(error) = let_all_in(waiting, &mut seat, &let_in).await {
             debug!(%error, "accept");
             // Out of descriptors, most likely: others must end first.
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -83,8 +83,7 @@ pub async fn run(
         Succession::Beside => bind::hush(listener.get_ref()).map_or(WAITING, |()| HUSHED),
     };
     while let Ok(waiting) = timeout(patience, listener.readable()).await {
-        let let_in = |(stream, peer)| let_in(&site, stream, peer, tongue, &refusals);
-        if let_all_in(waiting, &mut seat, let_in).await.is_err() {
+        if let_all_in(waiting, &mut seat, &let_in).await.is_err() {
             return;
         }
     }
@@ -173,6 +172,7 @@ async fn greet(
             if site.keys.is_some() || is_wide(&parts) {
                 aside().await;
             }
+            let early = read.slice(len..);
             match (site.relay(&parts).await, subscribe::wire_here(&site, &parts)) {
                 (Some(_), _) if relay::is_ambiguous(&parts) => {
                     let refusal = Refusal::new(StatusCode::BAD_REQUEST, "Content-Length beside Transfer-Encoding");
@@ -180,16 +180,13 @@ async fn greet(
                 }
                 (Some(balancer), Some(_)) if relay::is_direct(&parts) => {
                     aside().await;
-                    let early = read.slice(len..);
                     return Box::pin(relay::serve(&site, balancer, stream, parts, early, permit)).await;
                 }
                 (None, Some(_)) if mqtt::upgrade::is_asked(&site, &parts) => {
                     aside().await;
-                    let early = read.slice(len..);
                     return Box::pin(open_mqtt(site, stream, &parts, early, permit)).await;
                 }
                 (None, Some(wire)) if !is_asked_otherwise(&site, &parts) => {
-                    let early = read.slice(len..);
                     return open_stream(&site, stream, parts, wire, early, permit).await;
                 }
                 _ => read,
@@ -256,7 +253,7 @@ async fn open_stream(
         Err(refusal) => return refuse(&mut stream, &refusal, parts.version == Version::HTTP_10).await,
     };
     let chunked = !subscription.wire.is_websocket() && parts.version == Version::HTTP_11;
-    let head = head::answer(subscription.status, &subscription.headers, chunked, subscription.wire);
+    let head = head::answer(subscription.status, &subscription.headers, chunked, subscription.wire).freeze();
     if let Some(reader) = hand_over(site, stream, subscription, Opened { head, chunked, early }, permit)? {
         site.shards.serve(reader).await;
     }
@@ -274,7 +271,7 @@ async fn open_mqtt(
         Ok(headers) => headers,
         Err(refusal) => return refuse(&mut stream, &refusal, parts.version == Version::HTTP_10).await,
     };
-    let head = head::answer(StatusCode::SWITCHING_PROTOCOLS, &headers, false, Wire::Ws);
+    let head = head::answer(StatusCode::SWITCHING_PROTOCOLS, &headers, false, Wire::Ws).freeze();
     let bearer = mqtt::upgrade::bearer(&site, parts);
     mqtt::upgrade::serve(site, stream, bearer, Opened { head, chunked: false, early }, permit).await;
     Ok(())
@@ -336,7 +333,7 @@ pub fn hand_over(
 /// When the peer does not take it.
 pub async fn refuse(stream: &mut Stream, refusal: &Refusal, old: bool) -> io::Result<()> {
     let body = refusal_body(refusal);
-    let mut text = BytesMut::from(&head::answer(refusal.status, &refusal.headers, false, Wire::Sse)[..]);
+    let mut text = head::answer(refusal.status, &refusal.headers, false, Wire::Sse);
     text.truncate(text.len() - 2);
     let version = if old { "HTTP/1.0" } else { "HTTP/1.1" };
     text[..8].copy_from_slice(version.as_bytes());
