@@ -20,7 +20,6 @@ use crate::{
     topic::Topic,
     topics::Topics,
 };
-use hyper::http::request::Parts;
 use std::{
     sync::{
         Arc,
@@ -39,6 +38,8 @@ pub struct Rules {
     pub publish_by_right: bool,
     /// Origins that may read beside the same origin; `*` is all.
     pub allow_origin: Vec<String>,
+    /// Hosts that a server on loopback answers for beside those of this machine; `*` is all.
+    pub allow_host: Vec<String>,
     /// Bytes that one event may have.
     pub max_message: usize,
     /// Whether WebSocket peers that offer it get compressed messages (RFC 7692).
@@ -134,14 +135,6 @@ impl Site {
     /// Every topic, by path.
     pub fn topics(&self) -> Vec<Arc<Topic>> {
         self.topics.all()
-    }
-
-    /// The balancer, if this request is for a back end of its.
-    pub async fn relay(&self, parts: &Parts) -> Option<&Arc<Balancer>> {
-        match &self.balancer {
-            Some(balancer) if balancer.relays(parts).await => Some(balancer),
-            _ => None,
-        }
     }
 
     /// Connections open now.

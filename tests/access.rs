@@ -3,17 +3,19 @@
 mod certs;
 mod common;
 mod link;
+mod rights;
 mod tokens;
 
 use certs::{Authority, Identity, Kind};
 use common::{
-    Done, PATIENCE, Running, Wsevent, bash,
+    Done, PATIENCE, Running, Scratch, Wsevent, bash,
     door::{self, Door},
     eventually,
     raw::{self, Answer, Frame, Raw, TEXT},
     run,
 };
 use link::{Link, Said};
+use rights::{Need, Way};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -97,6 +99,44 @@ fn every_wrong_token_is_401_whatever_is_asked_for() {
     }
     let events = raw::request("GET", &hub.url, &bearer(STATIC), b"");
     assert_eq!(events.text(), "[]", "nothing of this was published");
+}
+
+#[test]
+fn a_route_asks_for_its_right() {
+    let keys = Keys::new();
+    let reader = keys.hs256(&json!({ "exp": now() + 600, "role": "viewer" }));
+    let back_end = Wsevent::line("--no-produce").serve();
+    for services in rights::combinations() {
+        let scratch = Scratch::new();
+        let server = services.serve(&keys, &back_end, &scratch);
+        for (path, method, way) in every_request() {
+            let need = services.need(method, path, way);
+            for (token, told) in [("", "no token"), (&*bearer(&reader), "a reader's token")] {
+                let ask = |kept| rights::ask(&server, (method, path, way), token, kept);
+                let (fresh, kept) = (ask(false), ask(true));
+                let what =
+                    format!("{services:?}: {method} {path} {way:?} with {told} needs {need:?}: {fresh:?} {kept:?}");
+                assert_eq!(fresh.0, kept.0, "{what}");
+                assert_ne!(fresh.0, 0, "{what}");
+                let allowed = match need {
+                    Need::Nothing | Need::Later => true,
+                    Need::Read => !token.is_empty(),
+                    Need::Publish | Need::Change => false,
+                };
+                let refusal = if token.is_empty() { 401 } else { 403 };
+                if allowed {
+                    assert!(![401, 403].contains(&fresh.0), "{what}");
+                } else {
+                    assert_eq!(fresh.0, refusal, "{what}");
+                }
+            }
+        }
+    }
+}
+
+fn every_request() -> impl Iterator<Item = (&'static str, &'static str, Way)> {
+    let pairs = rights::PATHS.into_iter().flat_map(|path| rights::METHODS.map(|method| (path, method)));
+    pairs.flat_map(|(path, method)| rights::WAYS.map(|way| (path, method, way)))
 }
 
 #[test]

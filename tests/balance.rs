@@ -109,12 +109,12 @@ fn streams_posts_and_pages_pass() {
     let mut kept = Raw::connect("localhost", balancer.port());
     for event in ["second", "third"] {
         let length = event.len();
-        kept.send(format!("POST /events HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{event}"));
+        kept.send(format!("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{event}"));
         assert_eq!(kept.read_head().status, 200);
         kept.read_until("}");
     }
     kept.send(
-        "GET /events?since=oldest HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET /events?since=oldest HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     );
     assert_eq!(kept.read_head().status, 101);
@@ -178,25 +178,26 @@ fn requests_that_two_servers_could_read_differently_go_nowhere() {
     let server = Server::new();
     let balancer = in_front_of([&server.address()], "");
     let mut wrong = vec![
-        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
-        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcde".into(),
-        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +4\r\n\r\nabcd".into(),
-        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n".into(),
-        "GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n folded: b\r\n\r\n".into(),
-        "GET / HTTP/1.1\r\nHost: h\r\nX : a\r\n\r\n".into(),
-        "GET / HTTP/1.1\r\nHost: h\r\nX: a\rb\r\n\r\n".into(),
-        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n".into(),
-        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding : chunked\r\nContent-Length: 4\r\n\r\nabcd".into(),
-        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n".into(),
-        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n".into(),
-        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4, 5\r\n\r\nabcde".into(),
-        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0x4\r\n\r\nabcd".into(),
-        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 18446744073709551616\r\n\r\nabcd".into(),
-        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length\0: 4\r\n\r\nabcd".into(),
-        "GET /a b HTTP/1.1\r\nHost: h\r\n\r\n".into(),
-        "GET / HTTP/1.1\r\n Host: h\r\n\r\n".into(),
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            .to_owned(),
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcde".into(),
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: +4\r\n\r\nabcd".into(),
+        "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n".into(),
+        "GET / HTTP/1.1\r\nHost: localhost\r\nX: a\r\n folded: b\r\n\r\n".into(),
+        "GET / HTTP/1.1\r\nHost: localhost\r\nX : a\r\n\r\n".into(),
+        "GET / HTTP/1.1\r\nHost: localhost\r\nX: a\rb\r\n\r\n".into(),
+        "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n".into(),
+        "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding : chunked\r\nContent-Length: 4\r\n\r\nabcd".into(),
+        "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n".into(),
+        "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n".into(),
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4, 5\r\n\r\nabcde".into(),
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0x4\r\n\r\nabcd".into(),
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18446744073709551616\r\n\r\nabcd".into(),
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length\0: 4\r\n\r\nabcd".into(),
+        "GET /a b HTTP/1.1\r\nHost: localhost\r\n\r\n".into(),
+        "GET / HTTP/1.1\r\n Host: localhost\r\n\r\n".into(),
     ];
-    wrong.push(format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(100 << 10)));
+    wrong.push(format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(100 << 10)));
     for request in wrong {
         let answer = says(&balancer, &request);
         assert!((400..500).contains(&answer.status), "{request:.120}: {answer:?}");
@@ -209,7 +210,7 @@ fn what_lies_behind_a_streams_request_is_not_passed_on() {
     let server = Server::new();
     let balancer = in_front_of([&server.address()], "");
     let mut client = Raw::connect("localhost", balancer.port());
-    client.send("GET /a HTTP/1.1\nHost: h\nAccept: text/event-stream\n\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n");
+    client.send("GET /a HTTP/1.1\nHost: localhost\nAccept: text/event-stream\n\nGET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let (mut there, head) = server.accept();
     assert!(head.starts_with("GET /a HTTP/1.1\r\n") && !head.contains("smuggled"), "{head}");
     there.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: x\n\n");
@@ -249,7 +250,7 @@ fn a_request_that_does_not_come_is_not_waited_for() {
     let server = Server::new();
     let balancer = in_front_of([&server.address()], "--handshake-timeout 200ms");
     let mut slow = Raw::connect("localhost", balancer.port());
-    slow.send("GET / HTTP/1.1\r\nHost: h\r\nX: ");
+    slow.send("GET / HTTP/1.1\r\nHost: localhost\r\nX: ");
     assert_eq!(slow.read_head().status, 408);
     assert_eq!(backend(&balancer, &server.address())["taken"], 0);
 }
@@ -327,11 +328,11 @@ fn a_proxy_says_for_whom_it_connects() {
     let balancer = in_front_of([&server.address()], "--proxy-protocol");
     let mut client = Raw::connect("localhost", balancer.port());
     client.send(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x07\x7f\0\0\x01\x12\x34\0\x50");
-    client.send("GET / HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\n\r\n");
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n");
     let (_there, head) = server.accept();
     assert_eq!(header_of(&head, "x-forwarded-for").as_deref(), Some("203.0.113.7"));
     // Whoever says nothing of the kind is nobody's proxy.
-    assert_eq!(says(&balancer, "GET / HTTP/1.1\r\nHost: h\r\n\r\n").status, 0);
+    assert_eq!(says(&balancer, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 0);
     let known = backend(&to_hub, &hub.address());
     assert_eq!((&known["healthy"], &known["failed"]), (&true.into(), &0.into()), "its checks say so, too");
 }

@@ -469,7 +469,9 @@ fn losses_and_slow_readers_are_counted() {
         (topic(&status(&hub))["closed"]["slow"] == 1).then_some(())
     });
     let mut late = Raw::connect("localhost", hub.port());
-    late.send(format!("GET /hub HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\nLast-Event-ID: {first}\r\n\r\n"));
+    late.send(format!(
+        "GET /hub HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nLast-Event-ID: {first}\r\n\r\n"
+    ));
     late.read_until("event: gap");
     assert_eq!(topic(&status(&hub))["gaps_told"], 1);
     let (mut gone, _) = Raw::ask_websocket(&format!("{}?since={first}", hub.ws_url()), "");

@@ -727,7 +727,7 @@ fn links_15_a_gap_from_upstream_is_told_to_every_reader_in_its_form() {
 fn ndjson_after(server: &Running, at: &Id, lines: usize) -> Vec<serde_json::Value> {
     let (host, port, path) = raw::split_url(server.url());
     let mut raw = Raw::connect(&host, port);
-    raw.send(format!("GET {path}?since={at} HTTP/1.0\r\nHost: x\r\nAccept: application/x-ndjson\r\n\r\n"));
+    raw.send(format!("GET {path}?since={at} HTTP/1.0\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n\r\n"));
     assert_eq!(raw.read_head().status, 200);
     (0..lines).map(|_| serde_json::from_str(&raw.read_until("\n")).expect("JSON")).collect()
 }

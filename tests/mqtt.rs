@@ -95,6 +95,60 @@ fn filters_choose_by_name() {
 }
 
 #[test]
+fn an_mqtt_client_is_served_at_every_path() {
+    let hub = hub("");
+    for path in ["/", "/mqtt", "/mqtt/", "/ws", "/events", "/foo"] {
+        let url = format!("ws://{}{path}", hub.address());
+        let client = Wsevent::program("node").arg(root().join("tests/clients/mqtt_connect.js")).arg(&url).run();
+        assert_eq!(client.stdout, "connected\n", "{path}: {}", client.stderr);
+    }
+    assert_eq!(raw::get(hub.url()).text(), "[]", "no CONNECT was published");
+}
+
+/// A CONNECT of the version, with the password `hunter2`.
+fn connect_with_password(version: u8) -> Vec<u8> {
+    let name: &[u8] = if version == 3 { b"\0\x06MQIsdp" } else { b"\0\x04MQTT" };
+    let properties: &[u8] = if version == 5 { b"\0" } else { b"" };
+    let rest = b"\0\x03ann\0\x03ann\0\x07hunter2";
+    let body = [name, &[version, 0xc2, 0, 60], properties, rest].concat();
+    mqtt_client::packet(0x10, &body)
+}
+
+#[test]
+fn a_connect_packet_is_published_on_no_path_and_under_no_name() {
+    let hub = hub("");
+    let balancer = Wsevent::line("--balance-mode stream --balance").arg(hub.url()).serve();
+    let offers = [
+        "",
+        "mqttv3.1",
+        "MQTTv3.1",
+        "wsevent.v1, mqtt",
+        "wsevent.plain, mqttv5",
+        "chat",
+        "cloudevents.json",
+        "mqtt, cloudevents.json",
+    ];
+    for server in [&hub, &balancer] {
+        for version in [3, 4, 5] {
+            for offer in offers {
+                let field =
+                    if offer.is_empty() { String::new() } else { format!("Sec-WebSocket-Protocol: {offer}\r\n") };
+                let (mut raw, answer) = raw::Raw::ask_websocket(&server.ws_url(), &field);
+                if answer.status == 101 {
+                    raw.send_frame(&raw::Frame::new(raw::BINARY, connect_with_password(version)));
+                    raw.send_frame(&raw::Frame::close(1000, ""));
+                    raw.read_to_end();
+                } else {
+                    assert_eq!(answer.status, 400, "{offer}");
+                }
+            }
+        }
+    }
+    assert_eq!(raw::post(hub.url(), "the end").status, 200);
+    assert_eq!(raw::get(hub.url()).text(), r#"["the end"]"#);
+}
+
+#[test]
 fn clients_of_other_making_hear_the_same() {
     let registry = with_mqtt("");
     let (mqtt, http) = (registry.port_of("mqtt").to_string(), registry.port());

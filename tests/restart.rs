@@ -98,7 +98,7 @@ fn a_relayed_stream_ends_within_the_drain() {
     let mut balancer = in_front_of([hub.address()], "--drain-spread 100ms");
     let mut socket = Raw::websocket(balancer.url());
     let mut stream = Raw::connect("localhost", balancer.port());
-    stream.send("GET /events HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\n\r\n");
+    stream.send("GET /events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n");
     assert_eq!(stream.read_head().status, 200);
     balancer.signal("TERM");
     assert_eq!(socket.read_frame(), None);
@@ -119,7 +119,7 @@ fn who_never_leaves_does_not_keep_a_process_that_was_asked_to_end() {
         let streams: Vec<Raw> = (0..20)
             .map(|_| {
                 let mut stream = Raw::connect("localhost", balancer.port());
-                stream.send("GET /events HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\n\r\n");
+                stream.send("GET /events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n");
                 assert_eq!(stream.read_head().status, 200);
                 stream
             })

@@ -343,10 +343,11 @@ fn wsclient_says_what_to_type_when_nothing_serves() {
     wrong.said("'port' is no port");
 }
 
-/// The curl line that everybody has: a key of 13 bytes, `Host` and `Origin` made up but equal.
+/// The curl line that everybody has: a key of 13 bytes, `Host` and `Origin` made up but equal. On loopback the made-up host
+/// has to be named.
 #[test]
 fn the_well_known_curl_upgrade_is_served() {
-    let mut producer = Wsevent::line("--produce - --history 1").piped().serve();
+    let mut producer = Wsevent::line("--produce - --history 1 --allow-host example.com").piped().serve();
     let curl = Wsevent::program("curl")
         .args(["--include", "--no-buffer", "--silent", "--http1.1"])
         .args(["-H", "Connection: Upgrade", "-H", "Upgrade: websocket"])

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     net::Connection,
-    proto::subscribe::{Refusal, is_upgrade},
+    proto::subscribe::{Refusal, wants_websocket},
     site::Site,
 };
 use bytes::Bytes;
@@ -53,7 +53,7 @@ pub async fn forward<S: Search>(
     body: Incoming,
     upgrade: OnUpgrade,
 ) -> Result<Response<Relayed>, Refusal> {
-    let (wants_upgrade, tls) = (is_upgrade(&parts.headers), site.tls.is_some());
+    let (wants_upgrade, tls) = (wants_websocket(parts), site.tls.is_some());
     let mut fields = headers::for_backend(&parts.headers, Arrival::of(parts, tls));
     if wants_upgrade {
         fields.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));

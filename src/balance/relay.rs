@@ -16,7 +16,7 @@ use crate::{
     inbound::Stream,
     net::{Connection, Io},
     proto::{
-        auth, listen,
+        error::refuse,
         subscribe::{Refusal, is_upgrade, wanted_wire},
     },
     site::Site,
@@ -55,19 +55,15 @@ pub async fn serve(
     site: &Arc<Site>,
     balancer: &Balancer,
     mut client: Stream,
-    mut parts: Parts,
+    parts: Parts,
     early: Bytes,
     permit: Box<dyn Any + Send>,
 ) -> io::Result<()> {
     let upgrade = is_upgrade(&parts.headers);
     let arrival = Arrival::of(&parts, matches!(client, Stream::Tls(_)));
-    let asked = match auth::admit(site, &mut parts) {
-        Ok(()) => ask(balancer, &parts, arrival, upgrade).await,
-        Err(refusal) => Err(refusal),
-    };
-    let (lease, mut backend, answer) = match asked {
+    let (lease, mut backend, answer) = match ask(balancer, &parts, arrival, upgrade).await {
         Ok(asked) => asked,
-        Err(refusal) => return listen::refuse(&mut client, &refusal, false).await,
+        Err(refusal) => return refuse(&mut client, &refusal, false).await,
     };
     client.write_all(&answer.to_bytes()).await?;
     let deadlines = balancer.settings.deadlines;

@@ -63,6 +63,9 @@ pub struct Serve {
     /// Let pages of this origin read, too; `*` is all (repeat)
     #[arg(long, value_name = "ORIGIN")]
     pub allow_origin: Vec<String>,
+    /// Answer requests for this host, too, where a server on loopback asks for no tokens; `*` is all (repeat)
+    #[arg(long, value_name = "HOST")]
+    pub allow_host: Vec<String>,
     /// Tell each event in an envelope: cloudevents
     #[arg(long, value_name = "FORM")]
     pub envelope: Option<Envelope>,

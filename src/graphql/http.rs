@@ -62,9 +62,9 @@ pub struct Door {
     pub permit: Box<dyn Any + Send>,
 }
 
-/// Whether a request is for operations.
-pub fn is_asked(site: &Site, parts: &Parts) -> bool {
-    site.graphql.is_some() && matches!(parts.uri.path(), SSE | SOCKET)
+/// Tells whether operations are served at this path.
+pub fn is_endpoint(path: &str) -> bool {
+    matches!(path, SSE | SOCKET)
 }
 
 /// Answers one.

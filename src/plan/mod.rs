@@ -20,7 +20,7 @@ pub use serve::key_files;
 use consume::{consuming, upstreams};
 use print::printing;
 use produce::{policy, producing};
-use serve::{accept_publish, journal, serving, split_address, tls_files};
+use serve::{accept_publish, allowed_hosts, journal, serving, split_address, tls_files};
 
 use crate::{
     balance::{Settings as Balancing, stream::Mode},
@@ -190,6 +190,7 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
         return refuse("--max-message and --max-connections are at least 1: with 0 nobody would be served");
     }
     let max_connections = limits.max_connections.unwrap_or_else(|| open_files.saturating_sub(64).max(16));
+    let allow_host = allowed_hosts(args, &serve)?;
     let mut plan = Plan {
         serve,
         admin,
@@ -227,6 +228,7 @@ pub fn plan(args: &Args, open_files: usize) -> Planned<Plan> {
             envelope: args.serve.envelope.is_some(),
             publish_by_right: false,
             allow_origin: args.serve.allow_origin.clone(),
+            allow_host,
             max_message,
             handshake_timeout: limits.handshake_timeout.unwrap_or(10 * second),
             proxied: args.serve.proxy_protocol == Some(true),

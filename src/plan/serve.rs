@@ -73,6 +73,18 @@ pub(super) fn serving(args: &Args) -> Planned<Option<ServePlan>> {
     Ok(Some(ServePlan { address, host, port, path, topic: !alone, ready_file: serve.ready_file.clone() }))
 }
 
+/// The hosts that `--allow-host` names, and the one that the server was told to listen as.
+pub(super) fn allowed_hosts(args: &Args, serve: &Option<ServePlan>) -> Planned<Vec<String>> {
+    let mut hosts = args.serve.allow_host.clone();
+    if let Some(wrong) = hosts.iter().find(|host| host.is_empty() || host.contains(['/', '?', '#', '@', ' '])) {
+        return refuse(format!(
+            "--allow-host `{wrong}` is no host: type for instance events.example, or events.example:8080"
+        ));
+    }
+    hosts.extend(serve.iter().map(|serve| serve.host.clone()).filter(|host| !host.is_empty()));
+    Ok(hosts)
+}
+
 /// `H:P/path`, or the same behind `ws://` or `http://`.
 pub(super) fn split_endpoint(text: &str) -> (Option<String>, Option<String>) {
     let bare = text.split_once("://").map_or(text, |(_, rest)| rest);

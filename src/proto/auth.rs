@@ -5,18 +5,17 @@
 //! send headers with `WebSocket` and `EventSource`), never in the URL: URLs stand in logs.
 
 use super::{
-    mqtt,
     origin::is_named_origin,
+    route::RouteAccess,
     subscribe::{Peer, Refusal},
 };
 use crate::{
-    graphql, registry, script,
     site::{Rules, Site},
     token::Grant,
     units::now_ms,
 };
 use hyper::{
-    HeaderMap, Method, StatusCode,
+    HeaderMap, StatusCode,
     header::{self, HeaderName},
     http::request::Parts,
 };
@@ -32,31 +31,27 @@ const PROTOCOL_PREFIX: &str = "bearer.";
 /// A timer cannot wait for longer, and nobody needs it.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// What a request needs.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Right {
-    Subscribe,
-    Publish,
-    /// To change what a registry knows.
-    Write,
-}
-
-/// Judges the request's token, if access is controlled here, and leaves the [`Grant`] in the request's extensions.
+/// Checks that the request's token, where access is controlled, gives the right that its route needs, and leaves the
+/// [`Grant`] in the request's extensions.
 ///
 /// # Errors
 /// 401 without a good token, 403 when the token does not cover the path.
-pub fn admit(site: &Site, parts: &mut Parts) -> Result<(), Refusal> {
-    let (Some(keys), Some(right)) = (&site.keys, needed(site, parts)) else { return Ok(()) };
+pub fn authorize(site: &Site, access: RouteAccess, parts: &mut Parts) -> Result<(), Refusal> {
+    let Some(keys) = &site.keys else { return Ok(()) };
+    if matches!(access, RouteAccess::Public | RouteAccess::Deferred) {
+        return Ok(());
+    }
     let token = token_of(&site.rules, &parts.headers).ok_or_else(unknown)?;
     let grant = keys.get().judge(token, now_ms()).map_err(|why| {
         tracing::debug!(peer = ?parts.extensions.get::<Peer>(), why, "token refused");
         unknown()
     })?;
     let path = parts.uri.path();
-    let covered = match right {
-        Right::Subscribe => grant.may_subscribe(path),
-        Right::Publish => grant.may_publish(path),
-        Right::Write => grant.may_write(),
+    let covered = match access {
+        RouteAccess::Public | RouteAccess::Deferred => true,
+        RouteAccess::Subscribe => grant.may_subscribe(path),
+        RouteAccess::Publish => grant.may_publish(path),
+        RouteAccess::Write => grant.may_write(),
     };
     if !covered {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "the token does not cover this"));
@@ -69,34 +64,6 @@ pub fn admit(site: &Site, parts: &mut Parts) -> Result<(), Refusal> {
 pub fn unknown() -> Refusal {
     let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "a valid token is needed");
     refusal.with(header::WWW_AUTHENTICATE, "Bearer")
-}
-
-/// `None` for what anybody may ask: whether we are well, what a browser asks before its request (Fetch §3.2.2), and what
-/// a registry leaves open; on its WebSocket the token may come as the first message.
-fn needed(site: &Site, parts: &Parts) -> Option<Right> {
-    if mqtt::upgrade::is_asked(site, parts) {
-        // The token may come in the CONNECT.
-        return None;
-    }
-    // Operations are asked for by every method; what they may read is judged by their topics, too.
-    if graphql::http::is_asked(site, parts) {
-        return (parts.method != Method::OPTIONS).then_some(Right::Subscribe);
-    }
-    let is_script = script::http::is_asked(site, parts);
-    if let Some(registry) = site.registry.as_ref().filter(|_| !is_script && registry::http::is_asked(site, parts)) {
-        return registry::http::is_protected(registry, parts).then_some(Right::Write);
-    }
-    if registry::http::is_conversation(site, parts) {
-        return None;
-    }
-    match (&parts.method, parts.uri.path()) {
-        (&Method::OPTIONS, _) | (_, "/-/healthz" | "/-/readyz") => None,
-        (&Method::POST, _) => Some(Right::Publish),
-        (&Method::GET | &Method::HEAD, _) => Some(Right::Subscribe),
-        // What a script does for a request is no less than publishing.
-        _ if is_script => Some(Right::Publish),
-        _ => Some(Right::Subscribe),
-    }
 }
 
 /// The token, wherever it stands; the most explicit place wins.

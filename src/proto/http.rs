@@ -3,10 +3,12 @@
 use super::{
     admin::{self, Door},
     auth,
+    error::refusal_body,
     folder::Page,
-    history,
-    listen::{self, Opened},
+    history, host,
+    listen::{self, ConnectionInfo, Opened},
     mqtt, origin, publish,
+    route::{self, Owner, Route},
     stream::{Step, Steps},
     subscribe::{self, Peer, Refusal, Subscription},
 };
@@ -59,7 +61,7 @@ const PING_EVERY: Duration = Duration::from_secs(25);
 pub async fn serve(
     site: Arc<Site>,
     stream: Stream,
-    peer: SocketAddr,
+    connection: ConnectionInfo,
     early: Bytes,
     permit: Box<dyn Any + Send>,
 ) -> io::Result<()> {
@@ -68,10 +70,10 @@ pub async fn serve(
     let permit: Permit = Arc::new(Mutex::new(Some(permit)));
     let (timeout, closing) = (site.rules.handshake_timeout, site.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer.ip()));
+        request.extensions_mut().insert(Peer(connection.peer.ip()));
         request.extensions_mut().insert(door);
         let (site, permit) = (site.clone(), permit.clone());
-        async move { Ok::<_, Infallible>(respond(site, request, permit, peer).await) }
+        async move { Ok::<_, Infallible>(respond(site, request, permit, connection).await) }
     });
     if http2 {
         let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
@@ -98,81 +100,97 @@ pub async fn serve(
     connection.await.map_err(io::Error::other)
 }
 
-async fn respond(site: Arc<Site>, request: Request<Incoming>, permit: Permit, peer: SocketAddr) -> Response<Body> {
+async fn respond(
+    site: Arc<Site>,
+    request: Request<Incoming>,
+    permit: Permit,
+    connection: ConnectionInfo,
+) -> Response<Body> {
     // Over HTTP/1.1 the server leaves the body out by itself.
     let head = request.method() == Method::HEAD && request.version() == Version::HTTP_2;
     let crosses = request.headers().contains_key(header::ORIGIN) && !request.uri().path().starts_with("/-/");
     let asked = crosses.then(|| request.headers().clone());
-    let mut response = route(site.clone(), request, permit, peer).await.unwrap_or_else(|refusal| refused(&refusal));
-    if let Some(asked) = asked {
+    let mut response =
+        dispatch(site.clone(), request, permit, connection).await.unwrap_or_else(|refusal| refused(&refusal));
+    // A page of a host that is not answered for must not learn more than that.
+    if let Some(asked) = asked.filter(|_| response.status() != StatusCode::MISDIRECTED_REQUEST) {
         // A page may also know why it was refused.
         origin::allow_origin(&site.rules, &asked, response.headers_mut());
     }
     if head { response.map(|_| empty()) } else { response }
 }
 
-async fn route(
+async fn dispatch(
     site: Arc<Site>,
     mut request: Request<Incoming>,
     permit: Permit,
-    peer: SocketAddr,
+    connection: ConnectionInfo,
 ) -> Result<Response<Body>, Refusal> {
     let upgrade = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
     name_host(&mut parts);
-    auth::admit(&site, &mut parts)?;
-    if let Some(answer) = admin::answer(&site, &parts).await? {
-        return Ok(json_answer(StatusCode::OK, answer.headers, answer.body));
+    if connection.checks_host {
+        host::check_host(&site.rules, &parts)?;
     }
-    if script::http::is_asked(&site, &parts) {
-        let answer = script::http::answer(&site, &parts, body).await?;
-        return Ok(json_answer(answer.status, answer.headers, answer.body));
+    let Route { owner, access } = route::route(&site, &parts).await;
+    auth::authorize(&site, access, &mut parts)?;
+    match owner {
+        Owner::Admin => {
+            let answer = admin::answer(&site, &parts).await?;
+            Ok(json_answer(StatusCode::OK, answer.headers, answer.body))
+        }
+        Owner::Script => {
+            let answer = script::http::answer(&site, &parts, body).await?;
+            Ok(json_answer(answer.status, answer.headers, answer.body))
+        }
+        // Only scripts name subscriptions.
+        #[cfg(feature = "script")]
+        Owner::Graphql(graphql) => {
+            let door = graphql::http::Door { upgrade, permit: Box::new(permit) };
+            graphql::http::answer(&site, graphql, &parts, body, door).await
+        }
+        #[cfg(not(feature = "script"))]
+        Owner::Graphql(_) => Err(Refusal::new(StatusCode::NOT_FOUND, "no subscriptions here")),
+        Owner::Balancer(balancer) => {
+            let mut search = balancer.search(&parts);
+            let response = balance::http::forward(&site, &mut search, &parts, body, upgrade).await?;
+            Ok(response.map(BodyExt::boxed_unsync))
+        }
+        Owner::Mqtt => open_mqtt(site, &parts, upgrade, permit),
+        Owner::ServiceProxy(registry) => match registry::proxy::answer(&site, registry, &parts, body, upgrade).await {
+            Ok(response) => Ok(response.map(BodyExt::boxed_unsync)),
+            Err(answer) => Ok(json_answer(answer.status, *answer.headers, answer.body)),
+        },
+        Owner::Registry(registry) => {
+            let answer = registry::http::answer(&site, registry, &parts, body).await;
+            Ok(json_answer(answer.status, *answer.headers, answer.body))
+        }
+        Owner::Stream(wire, conversation) => {
+            let subscription = subscribe::subscribe(&site, &parts, wire, conversation).await?;
+            Ok(open_stream(site.clone(), subscription, upgrade, permit, connection.peer))
+        }
+        Owner::Topic => answer_topic(&site, &parts, body).await,
     }
-    // Only scripts name subscriptions.
-    #[cfg(feature = "script")]
-    if let Some(graphql) = site.graphql.as_ref().filter(|_| graphql::http::is_asked(&site, &parts)) {
-        let door = graphql::http::Door { upgrade, permit: Box::new(permit) };
-        return graphql::http::answer(&site, graphql, &parts, body, door).await;
-    }
-    if let Some(balancer) = site.relay(&parts).await {
-        let mut search = balancer.search(&parts);
-        let response = balance::http::forward(&site, &mut search, &parts, body, upgrade).await?;
-        return Ok(response.map(BodyExt::boxed_unsync));
-    }
-    if mqtt::upgrade::is_asked(&site, &parts) {
-        return open_mqtt(site, &parts, upgrade, permit);
-    }
-    if let Some(registry) = site.registry.as_ref().filter(|_| registry::http::is_asked(&site, &parts)) {
-        let answer = if registry::proxy::is_passed_on(&parts) {
-            match registry::proxy::answer(&site, registry, &parts, body, upgrade).await {
-                Ok(response) => return Ok(response.map(BodyExt::boxed_unsync)),
-                Err(refusal) => refusal,
-            }
-        } else {
-            registry::http::answer(&site, registry, &parts, body).await
-        };
-        return Ok(json_answer(answer.status, *answer.headers, answer.body));
-    }
-    if let Some(wire) = subscribe::wire_here(&site, &parts) {
-        let subscription = subscribe::subscribe(&site, &parts, wire).await?;
-        return Ok(open_stream(site, subscription, upgrade, permit, peer));
-    }
+}
+
+/// Answers what is no stream: history, publishing, static files, preflights, and what is not there.
+async fn answer_topic(site: &Arc<Site>, parts: &Parts, body: Incoming) -> Result<Response<Body>, Refusal> {
     let is_read = matches!(parts.method, Method::GET | Method::HEAD);
     if let Some(folder) = site.folder.as_ref().filter(|_| is_read && site.topic(parts.uri.path()).is_none()) {
-        return Ok(file_answer(folder.answer(&parts).await?));
+        return Ok(file_answer(folder.answer(parts).await?));
     }
     match parts.method {
         Method::GET | Method::HEAD => {
-            let page = history::page(&site, &parts).await?;
+            let page = history::page(site, parts).await?;
             Ok(json_answer(StatusCode::OK, page.headers, page.body.freeze()))
         }
         Method::POST => {
-            let answer = publish::publish(&site, &parts, body).await?;
+            let answer = publish::publish(site, parts, body).await?;
             Ok(json_answer(StatusCode::OK, HeaderMap::new(), answer.to_string().into()))
         }
-        Method::OPTIONS => Ok(preflight(&site, &parts)),
+        Method::OPTIONS => Ok(preflight(site, parts)),
         _ => {
-            subscribe::find_topic(&site, &parts)?;
+            subscribe::find_topic(site, parts)?;
             let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this method means nothing here");
             Err(refusal.with(header::ALLOW, "GET, HEAD, POST, OPTIONS"))
         }
@@ -298,7 +316,7 @@ fn file_answer(page: Page) -> Response<Body> {
 }
 
 fn refused(refusal: &Refusal) -> Response<Body> {
-    json_answer(refusal.status, (*refusal.headers).clone(), listen::refusal_body(refusal).into())
+    json_answer(refusal.status, (*refusal.headers).clone(), refusal_body(refusal).into())
 }
 
 /// What a page may send beside its request.

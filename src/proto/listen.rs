@@ -7,10 +7,12 @@
 use super::{
     auth,
     bind::{self, Succession},
+    error::refuse,
     head::{self, Asked, read_head},
-    http,
+    host, http,
     mqtt::{self, channel::Carrier},
     proxied,
+    route::{self, Owner, Route, RouteAccess},
     seat::{Seat, aside},
     secure,
     shard::Reader,
@@ -18,13 +20,18 @@ use super::{
     wire::Wire,
 };
 use crate::{
-    balance::relay, files::Watched, graphql, inbound::Stream, registry, script, site::Site, sys, tls::Identity,
+    balance::{Balancer, relay},
+    files::Watched,
+    inbound::Stream,
+    site::Site,
+    sys,
+    tls::Identity,
 };
 use bytes::Bytes;
 use hyper::{StatusCode, Version, http::request::Parts};
 use std::{any::Any, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, unix::AsyncFdReadyGuard},
+    io::{AsyncWriteExt, unix::AsyncFdReadyGuard},
     net::TcpListener,
     sync::{Semaphore, watch},
     time::{Instant, timeout, timeout_at},
@@ -50,6 +57,29 @@ pub enum Tongue {
     Mqtt,
 }
 
+/// A listener's properties that matter to each of its connections.
+#[derive(Clone, Copy)]
+struct Endpoint {
+    tongue: Tongue,
+    checks_host: bool,
+}
+
+/// A connection's properties that matter to each of its requests.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionInfo {
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// Whether the hosts of its requests are checked (see [`host`]).
+    pub checks_host: bool,
+}
+
+/// Tells whether pages could reach this listener by DNS rebinding: it is bound to loopback, asks for no tokens, and no
+/// proxy speaks first.
+fn needs_host_check(site: &Site, listener: &TcpListener) -> bool {
+    let local = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+    local && site.keys.is_none() && !site.rules.proxied
+}
+
 /// Accepts until the listener's `stop` turns true, and then whoever has got through already.
 pub async fn run(
     site: Arc<Site>,
@@ -58,12 +88,13 @@ pub async fn run(
     succession: Succession,
     tongue: Tongue,
 ) {
+    let endpoint = Endpoint { tongue, checks_host: needs_host_check(&site, &listener) };
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let listener = match sys::watched(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot listen"),
     };
-    let let_in = |(stream, peer)| let_in(&site, stream, peer, tongue, &refusals);
+    let let_in = |(stream, peer)| let_in(&site, stream, peer, endpoint, &refusals);
     let mut seat = Seat::default();
     let mut stopped = pin!(stop.wait_for(|stop| *stop));
     loop {
@@ -110,7 +141,7 @@ fn let_in(
     site: &Arc<Site>,
     stream: Stream,
     peer: SocketAddr,
-    tongue: Tongue,
+    endpoint: Endpoint,
     refusals: &Arc<Semaphore>,
 ) -> impl Future<Output = ()> + Send + 'static {
     let permit = site.slots.clone().try_acquire_owned();
@@ -119,12 +150,12 @@ fn let_in(
     async move {
         match permit {
             Ok(permit) => {
-                if let Err(error) = greet(site, stream, peer, tongue, Box::new(permit)).await {
+                if let Err(error) = greet(site, stream, peer, endpoint, Box::new(permit)).await {
                     debug!(%peer, %error, "connection refused");
                 }
             }
             // Nothing can be said in plain text there, or before the client has said which version it speaks.
-            Err(_) if site.tls.is_some() || tongue == Tongue::Mqtt => {}
+            Err(_) if site.tls.is_some() || endpoint.tongue == Tongue::Mqtt => {}
             Err(_) => {
                 if let Ok(_turn) = refusals.try_acquire_owned() {
                     let _ = timeout(Duration::from_secs(2), Box::pin(turn_away(stream))).await;
@@ -148,7 +179,7 @@ async fn greet(
     site: Arc<Site>,
     stream: Stream,
     peer: SocketAddr,
-    tongue: Tongue,
+    endpoint: Endpoint,
     permit: Box<dyn Any + Send>,
 ) -> io::Result<()> {
     let deadline = Instant::now() + site.rules.handshake_timeout;
@@ -157,37 +188,48 @@ async fn greet(
         Some(identity) => shake_hands(identity, stream, deadline).await?,
         None => stream,
     };
-    if tongue == Tongue::Mqtt {
+    let connection = ConnectionInfo { peer, checks_host: endpoint.checks_host };
+    if endpoint.tongue == Tongue::Mqtt {
         aside().await;
         Box::pin(mqtt::serve(site, stream, Carrier::Plain, &[], None, permit)).await;
         return Ok(());
     }
     if stream.is_http2() {
-        return Box::pin(http::serve(site, stream, peer, Bytes::new(), permit)).await;
+        return Box::pin(http::serve(site, stream, connection, Bytes::new(), permit)).await;
     }
     let head = timeout_at(deadline, read_head(&mut stream));
     let read = match head.await {
         Ok(Ok(Some(Asked { mut parts, read, len }))) => {
             parts.extensions.insert(Peer(peer.ip()));
+            if connection.checks_host
+                && let Err(refusal) = host::check_host(&site.rules, &parts)
+            {
+                return refuse(&mut stream, &refusal, parts.version == Version::HTTP_10).await;
+            }
             if site.keys.is_some() || is_wide(&parts) {
                 aside().await;
             }
             let early = read.slice(len..);
-            match (site.relay(&parts).await, subscribe::wire_here(&site, &parts)) {
-                (Some(_), _) if relay::is_ambiguous(&parts) => {
+            let Route { owner, access } = route::route(&site, &parts).await;
+            match owner {
+                Owner::Balancer(_) if relay::is_ambiguous(&parts) => {
                     let refusal = Refusal::new(StatusCode::BAD_REQUEST, "Content-Length beside Transfer-Encoding");
                     return refuse(&mut stream, &refusal, false).await;
                 }
-                (Some(balancer), Some(_)) if relay::is_direct(&parts) => {
+                Owner::Balancer(balancer) if relay::is_direct(&parts) => {
                     aside().await;
-                    return Box::pin(relay::serve(&site, balancer, stream, parts, early, permit)).await;
+                    return Box::pin(open_relay(&site, balancer, stream, access, parts, early, permit)).await;
                 }
-                (None, Some(_)) if mqtt::upgrade::is_asked(&site, &parts) => {
+                Owner::Mqtt => {
                     aside().await;
                     return Box::pin(open_mqtt(site, stream, &parts, early, permit)).await;
                 }
-                (None, Some(wire)) if !is_asked_otherwise(&site, &parts) => {
-                    return open_stream(&site, stream, parts, wire, early, permit).await;
+                Owner::Stream(wire, conversation) => {
+                    let asked = match auth::authorize(&site, access, &mut parts) {
+                        Ok(()) => subscribe::subscribe(&site, &parts, wire, conversation).await,
+                        Err(refusal) => Err(refusal),
+                    };
+                    return open_stream(&site, stream, &parts, asked, early, permit).await;
                 }
                 _ => read,
             }
@@ -210,17 +252,12 @@ async fn greet(
         }
     };
     aside().await;
-    Box::pin(http::serve(site, stream, peer, read, permit)).await
+    Box::pin(http::serve(site, stream, connection, read, permit)).await
 }
 
 /// Whether more is asked for than what is new: to look for a position, or to understand a filter, takes its time.
 fn is_wide(parts: &Parts) -> bool {
     parts.uri.query().is_some() || parts.headers.contains_key("last-event-id")
-}
-
-/// Whether something else than a topic answers, whatever the request accepts.
-fn is_asked_otherwise(site: &Site, parts: &Parts) -> bool {
-    registry::http::is_asked(site, parts) || script::http::is_asked(site, parts) || graphql::http::is_asked(site, parts)
 }
 
 /// A proxy says who it is that connects (`--proxy-protocol`).
@@ -239,16 +276,12 @@ async fn shake_hands(identity: &Watched<Identity>, stream: Stream, deadline: Ins
 async fn open_stream(
     site: &Site,
     mut stream: Stream,
-    mut parts: Parts,
-    wire: Wire,
+    parts: &Parts,
+    asked: Result<Subscription, Refusal>,
     early: Bytes,
     permit: Box<dyn Any + Send>,
 ) -> io::Result<()> {
-    let accepted = match auth::admit(site, &mut parts) {
-        Ok(()) => subscribe::subscribe(site, &parts, wire).await,
-        Err(refusal) => Err(refusal),
-    };
-    let subscription = match accepted {
+    let subscription = match asked {
         Ok(subscription) => subscription,
         Err(refusal) => return refuse(&mut stream, &refusal, parts.version == Version::HTTP_10).await,
     };
@@ -258,6 +291,21 @@ async fn open_stream(
         site.shards.serve(reader).await;
     }
     Ok(())
+}
+
+async fn open_relay(
+    site: &Arc<Site>,
+    balancer: &Balancer,
+    mut stream: Stream,
+    access: RouteAccess,
+    mut parts: Parts,
+    early: Bytes,
+    permit: Box<dyn Any + Send>,
+) -> io::Result<()> {
+    if let Err(refusal) = auth::authorize(site, access, &mut parts) {
+        return refuse(&mut stream, &refusal, false).await;
+    }
+    relay::serve(site, balancer, stream, parts, early, permit).await
 }
 
 async fn open_mqtt(
@@ -325,38 +373,4 @@ pub fn hand_over(
         expires,
         permit,
     })))
-}
-
-/// Answers with a refusal, and closes.
-///
-/// # Errors
-/// When the peer does not take it.
-pub async fn refuse(stream: &mut Stream, refusal: &Refusal, old: bool) -> io::Result<()> {
-    let body = refusal_body(refusal);
-    let mut text = head::answer(refusal.status, &refusal.headers, false, Wire::Sse);
-    text.truncate(text.len() - 2);
-    let version = if old { "HTTP/1.0" } else { "HTTP/1.1" };
-    text[..8].copy_from_slice(version.as_bytes());
-    if refusal.status != StatusCode::NO_CONTENT {
-        let length = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
-        text.extend_from_slice(length.as_bytes());
-    }
-    text.extend_from_slice(b"\r\n");
-    text.extend_from_slice(body.as_bytes());
-    stream.write_all(&text).await?;
-    stream.shutdown().await?;
-    // Closing with unread input would reset the connection and take the answer with it. What is read stands elsewhere, for
-    // every connection that could be refused has room for this future.
-    let mut rest = vec![0u8; 1024];
-    let drain = async { while stream.read(&mut rest).await.is_ok_and(|n| n > 0) {} };
-    let _ = timeout(Duration::from_millis(500), drain).await;
-    Ok(())
-}
-
-/// `{"error": …}`, or nothing for 204.
-pub fn refusal_body(refusal: &Refusal) -> String {
-    if refusal.status == StatusCode::NO_CONTENT {
-        return String::new();
-    }
-    serde_json::json!({ "error": refusal.error }).to_string()
 }

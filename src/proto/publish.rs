@@ -1,7 +1,9 @@
 //! POST to a topic's URL: one event per body, one per NDJSON line, or CloudEvents.
 
 use super::{
-    auth, body, cloudevents, origin,
+    auth, body, cloudevents,
+    mqtt::packet::is_connect,
+    origin,
     repeats::{Kept, Turn},
     subscribe::{self, Refusal, query_pairs},
     wire::Wire,
@@ -152,8 +154,12 @@ impl Post {
 /// What a WebSocket message says.
 ///
 /// # Errors
-/// Close with 1007 for what is no CloudEvent where one is expected.
+/// Close with 1007 for what is no CloudEvent where one is expected, with 1002 for an MQTT client that did not offer its
+/// subprotocol: its first packet, with the password in it, is not for readers.
 pub fn message(wire: Wire, text: bool, payload: Bytes) -> Result<Event, Fault> {
+    if !text && is_connect(&payload) {
+        return Err(Fault { code: code::PROTOCOL, reason: "MQTT needs the subprotocol mqtt" });
+    }
     if wire != Wire::CloudWs {
         return Ok(Event { payload, text, attrs: None });
     }

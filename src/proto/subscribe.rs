@@ -1,6 +1,6 @@
 //! From a request to a stream subscription: what is asked, whether it is allowed, and the answer's head.
 
-use super::{auth, cloudevents, dialog::Dialog, origin, wire::Wire, ws::deflate};
+use super::{auth, cloudevents, dialog::Dialog, mqtt, origin, wire::Wire, ws::deflate};
 use crate::{
     audience::{self, Viewer},
     balance::headers::is_forwarded,
@@ -8,7 +8,7 @@ use crate::{
     link,
     log::Start,
     matcher::Match,
-    registry,
+    registry::{self, Registry},
     site::Site,
     topic::{Manner, Topic},
     units::now_ms,
@@ -90,6 +90,17 @@ pub fn wanted_wire(parts: &Parts) -> Option<Wire> {
     accepts(&parts.headers).flatten()
 }
 
+/// Tells whether the request is the opening handshake of a WebSocket (RFC 6455 §4.1).
+pub fn wants_websocket(parts: &Parts) -> bool {
+    parts.method == Method::GET && is_upgrade(&parts.headers)
+}
+
+/// Tells whether the request is a browser's question before a request of another origin (Fetch, CORS-preflight request).
+pub fn is_preflight(parts: &Parts) -> bool {
+    let asks = parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    parts.method == Method::OPTIONS && asks && parts.headers.contains_key(header::ORIGIN)
+}
+
 /// The same for what is served here: whoever comes to a named stream gets it, unless JSON is asked for.
 pub fn wire_here(site: &Site, parts: &Parts) -> Option<Wire> {
     wanted_wire(parts).or_else(|| {
@@ -131,16 +142,21 @@ pub fn find_topic(site: &Site, parts: &Parts) -> Result<Arc<Topic>, Refusal> {
     site.topic(path).ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("no topic at {path}")))
 }
 
-/// Accepts a stream subscription. A link waits here until the window upstream is known (LINKS 8).
+/// Accepts a stream subscription; with a registry, that of the WebSocket on which clients speak with it. A link waits here
+/// until the window upstream is known (LINKS 8).
 ///
 /// # Errors
 /// The refusal to answer with.
-pub async fn subscribe(site: &Site, parts: &Parts, wire: Wire) -> Result<Subscription, Refusal> {
+pub async fn subscribe(
+    site: &Site,
+    parts: &Parts,
+    wire: Wire,
+    conversation: Option<&Arc<Registry>>,
+) -> Result<Subscription, Refusal> {
     if parts.version == Version::HTTP_11 && !parts.headers.contains_key(header::HOST) {
         // RFC 9112 §3.2.
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "Host is missing"));
     }
-    let conversation = site.registry.as_ref().filter(|_| registry::http::is_conversation(site, parts));
     let topic = conversation.map_or_else(|| find_topic(site, parts), |registry| Ok(registry.topic().clone()))?;
     origin::check_page(&site.rules, &topic, &parts.headers)?;
     let mut headers = HeaderMap::with_capacity(8);
@@ -243,6 +259,10 @@ pub fn shake_hands(parts: &Parts, headers: &mut HeaderMap) -> Result<(), Refusal
 pub fn upgrade(parts: &Parts, may_link: bool, headers: &mut HeaderMap) -> Result<Wire, Refusal> {
     shake_hands(parts, headers)?;
     let asked = &parts.headers;
+    if mqtt::upgrade::is_offered(parts) {
+        // Its first packet would be published, with the password in it.
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "MQTT is not spoken here"));
+    }
     if may_link && has_token(asked, header::SEC_WEBSOCKET_PROTOCOL, link::SUBPROTOCOL) {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(link::SUBPROTOCOL));
         return Ok(Wire::Link);

@@ -1,13 +1,13 @@
 //! The registry's HTTP API: from a request to what it asks, and from the answer to JSON. What is asked is in `routes`.
 
-use super::{Registry, access, conversation::Conversation, proxy, routes};
+use super::{Registry, access, conversation::Conversation, routes};
 use crate::{
     matcher::Match,
     proto::{
         auth, body,
         dialog::Dialog,
-        mqtt, origin,
-        subscribe::{self, Peer, Refusal, query_pairs},
+        origin,
+        subscribe::{Peer, Refusal, query_pairs},
     },
     site::Site,
     topic::Topic,
@@ -98,20 +98,6 @@ impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Self {
         Answer { headers: refusal.headers, ..Answer::error(refusal.status, &refusal.error) }
     }
-}
-
-/// Whether a request is for the registry: every path is, except topics and its own WebSocket.
-pub fn is_asked(site: &Site, parts: &Parts) -> bool {
-    let path = parts.uri.path();
-    let preflight = parts.method == Method::OPTIONS && !proxy::is_passed_on(parts);
-    let websocket = is_conversation(site, parts) || mqtt::upgrade::is_asked(site, parts);
-    let elsewhere = preflight || websocket || path.starts_with("/-/");
-    site.registry.is_some() && !elsewhere && site.topic(path).is_none()
-}
-
-/// Whether a request wants to speak with the registry over the WebSocket at `/`.
-pub fn is_conversation(site: &Site, parts: &Parts) -> bool {
-    site.registry.is_some() && parts.uri.path() == "/" && subscribe::is_upgrade(&parts.headers)
 }
 
 /// What is said with the client of a WebSocket. Whose request brings a token need not say it again.

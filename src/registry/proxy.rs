@@ -36,12 +36,12 @@ pub struct Settings {
     pub deadlines: Deadlines,
 }
 
-/// Whether a request is for an instance of a service.
-pub fn is_passed_on(parts: &Parts) -> bool {
-    parts.uri.path().starts_with(PREFIX)
+/// Tells whether requests for this path are passed on to an instance of a service.
+pub fn is_service_path(path: &str) -> bool {
+    path.starts_with(PREFIX)
 }
 
-/// Service and path there of a request that [is passed on](is_passed_on).
+/// Service and path there of a request for a [service path](is_service_path).
 fn split(parts: &Parts) -> (&str, &str) {
     let rest = parts.uri.path().strip_prefix(PREFIX).unwrap_or_default();
     rest.split_at(rest.find('/').unwrap_or(rest.len()))

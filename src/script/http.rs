@@ -14,8 +14,8 @@ use hyper::{
 };
 use tracing::error;
 
-/// Whether a script answers this request. A GET of a path that is also a script's stream is for the stream.
-pub fn is_asked(site: &Site, parts: &Parts) -> bool {
+/// Tells whether a script has a route for this request. A GET of a path that is also a script's stream is for the stream.
+pub fn has_route(site: &Site, parts: &Parts) -> bool {
     let (path, reads) = (parts.uri.path(), matches!(parts.method, Method::GET | Method::HEAD));
     let is_stream = |path: &str| site.topic(path).is_some_and(|topic| topic.manner == Manner::Open);
     if path.starts_with("/-/") {

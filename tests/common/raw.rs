@@ -240,6 +240,13 @@ impl Raw {
         }
     }
 
+    /// So many bytes, or fewer if the connection ends before.
+    pub fn read_exactly(&mut self, len: usize) -> Vec<u8> {
+        while self.buf.len() < len && self.fill() {}
+        let len = len.min(self.buf.len());
+        self.buf.drain(..len).collect()
+    }
+
     /// Everything up to the end of the connection.
     pub fn read_to_end(&mut self) -> Vec<u8> {
         while self.fill() {}

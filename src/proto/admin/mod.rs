@@ -116,15 +116,12 @@ impl Answer {
     }
 }
 
-/// `None` when the path is a user's, or that of a topic of our own.
+/// Answers a request for a path under `/-/`.
 ///
 /// # Errors
-/// 404 for what is unknown under `/-/`, 405 for what is not a GET, 503 while not ready.
-pub async fn answer(site: &Site, parts: &Parts) -> Result<Option<Answer>, Refusal> {
-    let Some(name) = parts.uri.path().strip_prefix("/-/") else { return Ok(None) };
-    if site.topic(parts.uri.path()).is_some() {
-        return Ok(None);
-    }
+/// 404 for what is unknown there, 405 for what is not a GET, 503 while not ready.
+pub async fn answer(site: &Site, parts: &Parts) -> Result<Answer, Refusal> {
+    let name = parts.uri.path().strip_prefix("/-/").unwrap_or_default();
     let unknown = || Refusal::new(StatusCode::NOT_FOUND, format!("nothing at /-/{name}"));
     let door = parts.extensions.get::<Door>().and_then(|door| door.0);
     let known = match name {
@@ -146,7 +143,7 @@ pub async fn answer(site: &Site, parts: &Parts) -> Result<Option<Answer>, Refusa
         "metrics" => metrics::answer(site, parts).await,
         _ => page::answer(),
     };
-    Ok(Some(answer.with(header::X_CONTENT_TYPE_OPTIONS, "nosniff")))
+    Ok(answer.with(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
 }
 
 fn ready(site: &Site) -> Result<Answer, Refusal> {

@@ -34,6 +34,15 @@ pub mod kind {
     pub const AUTH: u8 = 15;
 }
 
+/// Tells whether these bytes begin with a CONNECT packet of any version, `MQIsdp` of MQTT 3.1 included (MQTT 5 §3.1).
+pub fn is_connect(bytes: &[u8]) -> bool {
+    let [first, rest @ ..] = bytes else { return false };
+    // The remaining length takes one to four bytes, each but the last with its highest bit.
+    let length = rest.iter().take(4).take_while(|byte| **byte & 0x80 != 0).count() + 1;
+    let body = rest.get(length..).unwrap_or_default();
+    *first == kind::CONNECT << 4 && (body.starts_with(b"\0\x04MQTT") || body.starts_with(b"\0\x06MQIsdp"))
+}
+
 /// Reason codes (MQTT 5 §2.4), as this program uses them.
 #[allow(missing_docs)]
 pub mod reason {
@@ -210,4 +219,26 @@ pub struct Wish {
     pub qos: u8,
     /// Not what this client says itself.
     pub no_local: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connect_packet_is_known_by_its_first_bytes() {
+        for (bytes, is) in [
+            (&b"\x10\x12\0\x04MQTT\x04\x02\0\x3c\0\x06abcdef"[..], true),
+            (b"\x10\x92\x01\0\x04MQTT\x05", true),
+            (b"\x10\x80\x80\x80\x01\0\x04MQTT\x05", true),
+            (b"\x10\x12\0\x06MQIsdp\x03", true),
+            (b"\x10\x12\0\x04mqtt\x04", false),
+            (b"\x20\x12\0\x04MQTT\x04", false),
+            (b"\x10\x12\0\x04MQT", false),
+            (b"\x10", false),
+            (b"", false),
+        ] {
+            assert_eq!(is_connect(bytes), is, "{bytes:?}");
+        }
+    }
 }
