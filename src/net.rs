@@ -91,6 +91,11 @@ impl Dialer {
         Dialer { at, ..self.clone() }
     }
 
+    /// The same for an origin that nobody typed: it is looked up, and is not shown our certificate.
+    pub fn for_strangers(&self) -> Self {
+        Dialer { tls: tls::without_certificate(&self.tls), at: None, ..self.clone() }
+    }
+
     /// Connects to the URL's host, with TLS for `wss`, `https` and `mqtts`; the first address that answers wins.
     ///
     /// # Errors

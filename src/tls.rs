@@ -6,7 +6,7 @@
 use crate::files::{self, Watched};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
-    client::ResolvesClientCert,
+    client::{ResolvesClientCert, Resumption},
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     server::WebPkiClientVerifier,
@@ -147,6 +147,28 @@ impl ResolvesClientCert for Shown {
 
     fn has_certs(&self) -> bool {
         true
+    }
+}
+
+/// The same trust for servers that are not to know who we are: no certificate is shown, and no earlier session resumed.
+pub fn without_certificate(config: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.client_auth_cert_resolver = Arc::new(NoCertificate);
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
+/// Shows nothing to servers that ask for a certificate.
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _roots: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
     }
 }
 

@@ -147,7 +147,7 @@ impl Follower {
     async fn ask(&self) -> Result<List, String> {
         let mut url = self.service.registry.clone();
         url.set_path(&format!("/services/{}", self.service.name));
-        let shown = self.service.credentials().lines(&url, &url).map_err(|error| error.to_string())?;
+        let shown = self.service.credentials().lines(&url).map_err(|error| error.to_string())?;
         let answer = fetch::get(&self.dialer, &url, &shown).await.map_err(|silence| silence.to_string())?;
         let position = answer.headers().get(POSITION_HEADER).and_then(|value| value.to_str().ok()).and_then(Id::parse);
         let members = match (answer.status(), serde_json::from_slice::<Value>(answer.body())) {

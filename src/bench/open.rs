@@ -127,7 +127,7 @@ impl Target {
             None => ours.push(("Accept", self.accepted().into())),
         }
         let mut text = format!("GET {} HTTP/1.1\r\n", &url[Position::BeforePath..Position::AfterQuery]);
-        for (name, value) in with_typed(ours, self.credentials.lines(&self.url, &self.url)?) {
+        for (name, value) in with_typed(ours, self.credentials.lines(&self.url)?) {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
         text.push_str("\r\n");

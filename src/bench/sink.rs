@@ -68,7 +68,7 @@ impl Sink {
         let io = target.dialer.dial(&url).await.map_err(|error| plain_words(&error))?;
         let (sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(|error| error.to_string())?;
         spawn_local(async move { drop(connection.await) });
-        let headers = target.credentials.lines(&url, &url).map_err(|error| error.to_string())?;
+        let headers = target.credentials.lines(&url).map_err(|error| error.to_string())?;
         Ok(Sink::Posts(Poster { sender, url, headers }))
     }
 

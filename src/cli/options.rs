@@ -135,10 +135,10 @@ pub struct Consume {
     /// Trust the certificates in this PEM file, too
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Send this request header (repeat)
+    /// Send this request header (repeat); shown to no other origin after a redirect
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     pub header: Vec<String>,
-    /// Send the first line of this file as bearer token; read at each connect
+    /// Send the first line of this file as bearer token; read at each connect, shown to no other origin
     #[arg(long, value_name = "FILE")]
     pub consume_token_file: Option<PathBuf>,
     /// Failed attempts in a row before giving up; 0 gives up at once [default: never]

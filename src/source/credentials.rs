@@ -1,7 +1,6 @@
 //! What an upstream is shown about us: the credentials in its URL, the headers that were typed, and the token file's
 //! token, which is read at each connect because tokens end.
 
-use super::http::plain;
 use crate::token;
 use data_encoding::BASE64;
 use std::{io, path::PathBuf};
@@ -17,18 +16,14 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// The header lines of a request to `url`, which is the `upstream` or where that redirects to. Another origin is not
-    /// shown who we are (RFC 9110 §15.4).
+    /// The header lines of a request to the upstream. They are for its origin alone: see [`super::redirect`].
     ///
     /// # Errors
     /// When there is no token in the token file.
-    pub fn lines(&self, upstream: &Url, url: &Url) -> io::Result<Vec<(String, String)>> {
-        let is_ours = plain(upstream).origin() == plain(url).origin();
-        let secret = |name: &str| name.eq_ignore_ascii_case("authorization") || name.eq_ignore_ascii_case("cookie");
-        let typed = self.headers.iter().filter(|(name, _)| is_ours || !secret(name)).cloned();
-        let token = self.token_file.as_deref().filter(|_| is_ours).map(token::first_line).transpose()?;
+    pub fn lines(&self, upstream: &Url) -> io::Result<Vec<(String, String)>> {
+        let token = self.token_file.as_deref().map(token::first_line).transpose()?;
         let bearer = token.map(|token| ("Authorization".into(), format!("Bearer {token}")));
-        Ok(authorization(url).into_iter().chain(typed).chain(bearer).collect())
+        Ok(authorization(upstream).into_iter().chain(self.headers.iter().cloned()).chain(bearer).collect())
     }
 }
 
@@ -45,20 +40,4 @@ fn authorization(url: &Url) -> Option<(String, String)> {
     let text = format!("{user}:{}", password.unwrap_or(""));
     let known = !user.is_empty() || password.is_some();
     known.then(|| ("Authorization".into(), format!("Basic {}", BASE64.encode(text.as_bytes()))))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn another_origin_is_not_shown_who_we_are() {
-        let url = |text: &str| Url::parse(text).expect(text);
-        let typed = [("Cookie", "a=b"), ("AUTHORIZATION", "Bearer x"), ("X-Plain", "y")];
-        let headers = typed.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let shown = Credentials { headers, token_file: None };
-        for (to, lines) in [("https://h:443/other", 3), ("https://other/events", 1), ("http://h/events", 1)] {
-            assert_eq!(shown.lines(&url("sse+https://h/events"), &url(to)).expect("headers").len(), lines, "{to}");
-        }
-    }
 }

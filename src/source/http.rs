@@ -3,6 +3,7 @@
 use super::{
     credentials::with_typed,
     feed::Feed,
+    redirect::RequestTarget,
     upstream::{Answer, Failure, Upstream},
 };
 use crate::{
@@ -34,8 +35,8 @@ const MAX_REDIRECTS: usize = 5;
 /// # Errors
 /// Why it ended otherwise.
 pub async fn consume(upstream: &Upstream, feed: &mut Feed, on_open: &mut (dyn FnMut() + Send)) -> Result<(), Failure> {
-    let (response, driver) = ask(upstream, feed).await?;
-    let _driver = Abort(driver);
+    let mut target = RequestTarget::new(upstream);
+    let (response, _driver) = ask(upstream, feed, &mut target).await?;
     let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     let status = response.status().as_u16();
     if status == 204 {
@@ -43,7 +44,8 @@ pub async fn consume(upstream: &Upstream, feed: &mut Feed, on_open: &mut (dyn Fn
     }
     if status != 200 {
         Answer::read(text).check_path(upstream, feed)?;
-        return Err(refusal(status, response.status().canonical_reason().unwrap_or(""), text("retry-after")));
+        let refusal = refusal(status, response.status().canonical_reason().unwrap_or(""), text("retry-after"));
+        return Err(target.explain(refusal));
     }
     let kind = text("content-type").unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     let parser = match kind.as_str() {
@@ -65,23 +67,25 @@ impl Drop for Abort {
     }
 }
 
-async fn ask(upstream: &Upstream, feed: &Feed) -> Result<(Response<Incoming>, tokio::task::JoinHandle<()>), Failure> {
-    let mut url = plain(&upstream.url);
+/// The answer that is no redirect, and where it came from.
+async fn ask(
+    upstream: &Upstream,
+    feed: &Feed,
+    target: &mut RequestTarget,
+) -> Result<(Response<Incoming>, Abort), Failure> {
     for _ in 0..=MAX_REDIRECTS {
-        let io = upstream.dialer.dial(&url).await?;
+        let io = target.dialer.dial(&target.url).await?;
         let shake = hyper::client::conn::http1::handshake(TokioIo::new(io)).await;
         let (mut sender, connection) = shake?;
-        let driver = tokio::spawn(async move {
+        let driver = Abort(tokio::spawn(async move {
             let _ = connection.await;
-        });
-        let sent = tokio::time::timeout(upstream.dialer.timeout, sender.send_request(request(upstream, feed, &url)?));
+        }));
+        let sent = tokio::time::timeout(upstream.dialer.timeout, sender.send_request(request(upstream, feed, target)?));
         let response = sent.await.map_err(|_| Failure::lost(&"no answer in time"))??;
         if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
             return Ok((response, driver));
         }
-        driver.abort();
-        let to = response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
-        url = to.and_then(|to| url.join(to).ok()).ok_or_else(|| Failure::NoStream("a redirect to nowhere".into()))?;
+        target.follow(response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok()))?;
     }
     Err(Failure::NoStream("too many redirects".into()))
 }
@@ -95,19 +99,19 @@ pub fn plain(url: &Url) -> Url {
         .unwrap_or_else(|| url.clone())
 }
 
-fn request(upstream: &Upstream, feed: &Feed, url: &Url) -> Result<Request<Empty<Bytes>>, Failure> {
+fn request(upstream: &Upstream, feed: &Feed, target: &RequestTarget) -> Result<Request<Empty<Bytes>>, Failure> {
     let accept = match upstream.url.scheme().split_once('+') {
         Some(("sse", _)) => "text/event-stream",
         Some(("ndjson", _)) => "application/x-ndjson",
         _ => "text/event-stream, application/x-ndjson;q=0.5",
     };
-    let (mut url, mut resume) = (url.clone(), None);
+    let (mut url, mut resume) = (target.url.clone(), None);
     match (feed.foreign_id(), feed.since()) {
         (Some(id), _) => resume = Some(id.to_owned()),
         (None, Some(crate::id::Since::After(id))) => resume = Some(id.to_string()),
         (None, since) => url = link::with_since(&url, since.as_ref()),
     }
-    let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
+    let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
     let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
     let mut ours = vec![
         ("host", host.to_owned()),
@@ -116,8 +120,8 @@ fn request(upstream: &Upstream, feed: &Feed, url: &Url) -> Result<Request<Empty<
         (link::INSTANCE_HEADER, upstream.reader_name()),
     ];
     ours.extend(resume.map(|id| ("last-event-id", id)));
-    let mut request = Request::get(target);
-    for (name, value) in with_typed(ours, upstream.credentials.lines(&upstream.url, &url)?) {
+    let mut request = Request::get(path);
+    for (name, value) in with_typed(ours, target.credentials(upstream)?) {
         let pair = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value));
         if let (Ok(name), Ok(value)) = pair {
             request = request.header(name, value);

@@ -9,5 +9,6 @@ pub mod http;
 pub mod lines;
 pub mod place;
 pub mod random;
+pub mod redirect;
 pub mod upstream;
 pub mod ws;

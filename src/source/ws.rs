@@ -98,7 +98,7 @@ fn request(upstream: &Upstream, feed: &Feed, key: &str) -> io::Result<String> {
         ours.push(("Sec-WebSocket-Extensions", deflate::EXTENSION.into()));
     }
     let mut text = format!("GET {target} HTTP/1.1\r\n");
-    for (name, value) in with_typed(ours, upstream.credentials.lines(&upstream.url, &upstream.url)?) {
+    for (name, value) in with_typed(ours, upstream.credentials.lines(&upstream.url)?) {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
     text.push_str("\r\n");

@@ -50,7 +50,7 @@ async fn ask(trace: &Trace) -> Result<Told, Silence> {
     let text = format!("{}ms", (wait * 9 / 10).as_millis());
     let no_url = || Silence::NoStatus("this URL cannot be asked for a status".into());
     let url = fetch::status_url(&trace.url, &[("chain", "1"), ("wait", &text)]).ok_or_else(no_url)?;
-    let headers = trace.credentials.lines(&trace.url, &trace.url);
+    let headers = trace.credentials.lines(&trace.url);
     let headers = headers.map_err(|error| Silence::Refused(error.to_string()))?;
     fetch::ask(&trace.dialer, &url, &headers, wait).await
 }

@@ -12,17 +12,23 @@ use std::{
 pub struct Nginx {
     home: Scratch,
     port: u16,
-    inside: u16,
+    /// The lines of the server that say what it does.
+    lines: String,
     process: Running,
 }
 
 impl Nginx {
     /// Shows this certificate on a free port, and passes everything on to the port inside.
     pub fn serve(identity: &Identity, inside: u16) -> Self {
+        Nginx::with(identity, proxied(inside))
+    }
+
+    /// Shows this certificate on a free port, and does what these lines say.
+    pub fn with(identity: &Identity, lines: String) -> Self {
         let (home, port) = (Scratch::new(), free_port());
-        home.file("nginx.conf", config(identity, port, inside));
+        home.file("nginx.conf", config(identity, port, &lines));
         let process = start(&home, port);
-        Nginx { home, port, inside, process }
+        Nginx { home, port, lines, process }
     }
 
     /// The topic as seen from outside.
@@ -43,7 +49,7 @@ impl Nginx {
     /// Kills it and starts it with another certificate.
     pub fn present(&mut self, identity: &Identity) {
         self.kill9();
-        self.home.file("nginx.conf", config(identity, self.port, self.inside));
+        self.home.file("nginx.conf", config(identity, self.port, &self.lines));
         self.start_again();
     }
 }
@@ -71,7 +77,7 @@ pub fn free_port() -> u16 {
 }
 
 /// One process, so that one signal ends it; everything it writes is in its own directory.
-fn config(identity: &Identity, port: u16, inside: u16) -> String {
+fn config(identity: &Identity, port: u16, lines: &str) -> String {
     let Identity { cert, key } = identity;
     format!(
         "
@@ -95,6 +101,17 @@ http {{
         listen 127.0.0.1:{port} ssl;
         ssl_certificate {cert};
         ssl_certificate_key {key};
+{lines}
+    }}
+}}
+"
+    )
+}
+
+/// Passes everything on, upgrades too.
+fn proxied(inside: u16) -> String {
+    format!(
+        "
         location / {{
             proxy_pass http://127.0.0.1:{inside};
             proxy_http_version 1.1;
@@ -103,8 +120,6 @@ http {{
             proxy_set_header Connection $hop;
             proxy_buffering off;
         }}
-    }}
-}}
 "
     )
 }

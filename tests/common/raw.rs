@@ -343,6 +343,12 @@ impl Server {
         (raw, head)
     }
 
+    /// Whether nobody has connected since the last connection was accepted.
+    pub fn is_untouched(&self) -> bool {
+        self.0.set_nonblocking(true).expect("non-blocking");
+        matches!(self.0.accept(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// The next connection, upgraded; `headers` (each ending in CRLF) go into the answer.
     pub fn accept_websocket(&self, headers: &str) -> (Raw, String) {
         let (mut raw, head) = self.accept();

@@ -105,7 +105,7 @@ async fn ask_one(site: &Site, asked: &Asked, upstream: &Upstream, known: &Known)
     query.extend(at.as_deref().map(|at| ("at", at)));
     let no_url = || Silence::NoStatus("its URL cannot be asked for a status".into());
     let url = fetch::status_url(&upstream.url, &query).ok_or_else(no_url)?;
-    let headers = upstream.credentials.lines(&upstream.url, &upstream.url);
+    let headers = upstream.credentials.lines(&upstream.url);
     let mut headers = headers.map_err(|error| Silence::Refused(error.to_string()))?;
     let passed = asked.path.iter().chain([&site.instance]).map(String::as_str).collect::<Vec<_>>().join(",");
     headers.push((PATH_HEADER.into(), passed));
