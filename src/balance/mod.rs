@@ -30,6 +30,7 @@ use crate::{
         proxied,
         subscribe::{Peer, Refusal, query_pairs, wanted_wire},
     },
+    topics::comparable,
 };
 use choice::{Key, Policy};
 use health::Checks;
@@ -160,7 +161,7 @@ impl Balancer {
         match &self.path {
             _ if own => false,
             None => true,
-            Some(served) if served != path => false,
+            Some(served) if comparable(served) != comparable(path) => false,
             Some(_) => match self.decided().await {
                 Mode::Relay => true,
                 Mode::Stream => !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS),

@@ -6,7 +6,7 @@ use crate::{
     journal::SyncPolicy,
     tls::TlsFiles,
     token::KeyFiles,
-    topics::spelled,
+    topics::{comparable, spelled},
 };
 use std::path::PathBuf;
 use url::Url;
@@ -111,7 +111,8 @@ pub(super) fn split_address(address: &str) -> Planned<(String, u16)> {
 pub(super) fn topic_path(path: Option<&str>) -> Planned<String> {
     let Some(path) = path else { return Ok(PATH.into()) };
     let path = format!("/{}", path.trim_start_matches('/'));
-    if path.starts_with("/-/") || path == "/-" {
+    let plain = comparable(&path);
+    if plain.starts_with("/-/") || plain == "/-" {
         return refuse("paths under /-/ are wsevent's own: choose another --serve-path");
     }
     if path.contains(['?', '#', ' ']) || path.contains(char::is_control) {

@@ -3,6 +3,7 @@
 use crate::{
     graphql::{Resolve, Subscriptions},
     streams::Streams,
+    topics::comparable,
 };
 use std::{
     collections::{BTreeSet, HashMap},
@@ -58,7 +59,7 @@ impl Claims {
     /// When there can be none at this path, or no more.
     pub fn stream(&self, path: &str) -> Result<(), String> {
         let register = |ledger: &Ledger| ledger.streams.register(path).map(drop).map_err(|bad| bad.to_string());
-        self.claim(Named::Stream(path.into()), register)
+        self.claim(Named::Stream(comparable(path).into_owned()), register)
     }
 
     /// Names a subscription, once or again.

@@ -1,7 +1,7 @@
 //! Which handler answers a request: by its path, exactly or up to a trailing `/*`, and its method.
 
 use super::claims::MAX_NAMED;
-use crate::topics::spelled;
+use crate::topics::comparable;
 use std::collections::{BTreeMap, HashMap};
 
 /// Handlers by method.
@@ -37,10 +37,10 @@ impl Routes {
         if self.count >= MAX_NAMED {
             return Err(format!("a script names at most {MAX_NAMED} routes"));
         }
-        let path = spelled(path);
+        let path = comparable(path);
         let methods = match path.strip_suffix('*').filter(|before| before.ends_with('/')) {
             Some(before) => self.below.entry(before.into()).or_default(),
-            None => self.exact.entry(path).or_default(),
+            None => self.exact.entry(path.into_owned()).or_default(),
         };
         self.count += usize::from(methods.insert(method.into(), handler.into()).is_none());
         Ok(())
@@ -48,9 +48,9 @@ impl Routes {
 
     /// The exact path first, then the longest one with `/*` behind. HEAD is as good as GET.
     pub fn find(&self, path: &str, method: &str) -> Found {
-        let path = spelled(path);
+        let path = comparable(path);
         let below = || self.below.iter().filter(|(before, _)| path.starts_with(*before)).max_by_key(|(b, _)| b.len());
-        let Some(methods) = self.exact.get(&path).or_else(|| below().map(|(_, methods)| methods)) else {
+        let Some(methods) = self.exact.get(&*path).or_else(|| below().map(|(_, methods)| methods)) else {
             return Found::Nothing;
         };
         let as_get = (method == "HEAD").then(|| methods.get("GET")).flatten();
@@ -72,7 +72,8 @@ impl Routes {
 }
 
 fn check(path: &str, method: &str) -> Result<(), String> {
-    if path == "/-" || path.starts_with("/-/") {
+    let plain = comparable(path);
+    if plain == "/-" || plain.starts_with("/-/") {
         return Err(format!("the path {path:?} is below /-/, which is wsevent's own"));
     }
     if path.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#')) {
@@ -114,6 +115,7 @@ mod tests {
             ("/A", "GET", Found::Nothing),
             ("/ab", "GET", Found::Nothing),
             ("/%c3%a9", "PUT", handler("put")),
+            ("/%61/%62/x", "GET", handler("deep")),
             ("/", "GET", Found::Nothing),
         ] {
             assert_eq!(routes.find(path, method), found, "{method} {path}");
@@ -125,7 +127,9 @@ mod tests {
 
     #[test]
     fn a_route_that_nobody_can_ask_for_is_refused() {
-        for (path, method) in [("/-/x", "GET"), ("/a b", "GET"), ("/a?b", "GET"), ("/a", ""), ("/a", "G T")] {
+        for (path, method) in
+            [("/-/x", "GET"), ("/%2d/x", "GET"), ("/a b", "GET"), ("/a?b", "GET"), ("/a", ""), ("/a", "G T")]
+        {
             assert!(Routes::default().add(path, method, "f").is_err(), "{method} {path}");
         }
     }

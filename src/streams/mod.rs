@@ -12,7 +12,7 @@ use crate::{
     id::Epoch,
     log::{Limits, Log, Numbering},
     topic::{Manner, Policy, Topic},
-    topics::{Topics, spelled},
+    topics::{Topics, comparable, spelled},
     units::now_ms,
 };
 use bytes::Bytes;
@@ -117,23 +117,24 @@ impl Streams {
         let (topic, _) = self.open(path, Use::Own);
         let mut named = self.named();
         for other in others {
-            self.topics.add_at(spelled(other), topic.clone());
-            named.closed.remove(&spelled(other));
-            named.open.insert(spelled(other), (topic.clone(), Use::Own));
+            let other = comparable(other);
+            self.topics.add_at(&other, topic.clone());
+            named.closed.remove(&*other);
+            named.open.insert(other.into_owned(), (topic.clone(), Use::Own));
         }
         Ok(topic)
     }
 
     /// The stream at this path, and whether it is new.
     fn open(&self, path: &str, what_for: Use) -> (Arc<Topic>, bool) {
-        let path = spelled(path);
+        let key = comparable(path);
         let mut named = self.named();
-        if let Some((topic, _)) = named.open.get(&path) {
+        if let Some((topic, _)) = named.open.get(&*key) {
             return (topic.clone(), false);
         }
-        let topic = named.closed.remove(&path).unwrap_or_else(|| Arc::new(self.topic(&path)));
+        let topic = named.closed.remove(&*key).unwrap_or_else(|| Arc::new(self.topic(&spelled(path))));
         self.topics.add(topic.clone());
-        named.open.insert(path, (topic.clone(), what_for));
+        named.open.insert(key.into_owned(), (topic.clone(), what_for));
         (topic, true)
     }
 
@@ -146,17 +147,17 @@ impl Streams {
 
     /// There is no stream at this path any more: its readers are told the end.
     pub fn remove(&self, path: &str) {
-        let path = spelled(path);
+        let key = comparable(path);
         let mut named = self.named();
-        let Some((topic, _)) = named.open.remove(&path) else { return };
-        self.topics.remove(&path);
+        let Some((topic, _)) = named.open.remove(&*key) else { return };
+        self.topics.remove(&key);
         topic.log.finish();
-        named.closed.insert(path, topic);
+        named.closed.insert(key.into_owned(), topic);
     }
 
     /// Sends to those readers of the stream that the filter admits, without waiting. To nobody where there is no stream.
     pub fn send(&self, path: &str, payload: Bytes, filter: &Filter) -> Counts {
-        let topic = self.named().open.get(&spelled(path)).map(|(topic, _)| topic.clone());
+        let topic = self.named().open.get(&*comparable(path)).map(|(topic, _)| topic.clone());
         topic.map_or_else(Counts::default, |topic| send(&topic, payload, filter))
     }
 
@@ -186,8 +187,9 @@ fn send(topic: &Topic, payload: Bytes, filter: &Filter) -> Counts {
 /// What is wrong with the path.
 fn check(path: &str) -> Result<(), BadPath> {
     check_letters(path)?;
+    let plain = comparable(path);
     let below =
-        |reserved: &&&str| path.strip_prefix(**reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        |reserved: &&&str| plain.strip_prefix(**reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     match RESERVED.iter().find(below) {
         Some(reserved) => Err(BadPath(format!("stream path {path:?} is below {reserved}, which is reserved"))),
         None => Ok(()),
@@ -207,7 +209,7 @@ fn check_letters(path: &str) -> Result<(), BadPath> {
     if path.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '\\' | '?' | '#')) {
         return bad("must not contain white space, control characters, \\, ? or #");
     }
-    if path.split('/').any(|segment| segment == "..") {
+    if comparable(path).split('/').any(|segment| segment == "..") {
         return bad("must not contain a .. segment");
     }
     Ok(())
@@ -239,8 +241,23 @@ mod tests {
         for good in ["/", "/events", "/chat/room-1", "/a..b", "/graphqlx", "/é", "/a%20b", &long(200)] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
-        let bad =
-            ["", "chat", "/a/../b", "/..", "/a b", "/a?b", "/a#b", "/a\\b", "/a\n", "/graphql", "/graphql/x", "/-/x"];
+        let bad = [
+            "",
+            "chat",
+            "/a/../b",
+            "/..",
+            "/a b",
+            "/a?b",
+            "/a#b",
+            "/a\\b",
+            "/a\n",
+            "/graphql",
+            "/graphql/x",
+            "/-/x",
+            "/a/%2e%2E/b",
+            "/%67raphql/x",
+            "/%2D/x",
+        ];
         for bad in bad.into_iter().chain([&*long(201), "http://x/"]) {
             assert!(check(bad).is_err(), "{bad}");
         }
@@ -251,6 +268,7 @@ mod tests {
         let (streams, topics) = streams(100);
         assert_eq!(streams.send("/chat", "x".into(), &Filter::default()), Counts::default());
         assert_eq!((streams.register("/chat"), streams.register("/chat")), (Ok(true), Ok(false)));
+        assert_eq!(streams.register("/%63hat"), Ok(false), "the same path");
         let topic = topics.get("/chat").expect("a topic");
         for query in ["", "user_id=u1", "user_id=u2"] {
             topic.roll.enter(&view(query));
