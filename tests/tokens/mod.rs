@@ -147,7 +147,9 @@ impl Keys {
             ("an extension", self.sign("HS256", SECRET, json!({ "crit": ["b64"], "b64": false }), &good)),
             ("other claims", format!("{head}.{wider}.{signature}")),
             ("without signature", format!("{head}.{body}.")),
-            ("a claim of the wrong kind", self.hs256(&claims(json!({ "subscribe": "*" })))),
+            ("a claim of the wrong kind", self.hs256(&claims(json!({ "subscribe": { "*": true } })))),
+            ("a pattern of the wrong kind", self.hs256(&claims(json!({ "publish": ["/a", 5] })))),
+            ("a role of the wrong kind", self.hs256(&claims(json!({ "role": 5 })))),
         ]
     }
 }

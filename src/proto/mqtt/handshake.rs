@@ -100,8 +100,17 @@ pub fn admit(site: &Site, connect: &Connect, bearer: Option<&str>) -> Result<Mem
         tracing::debug!(why, "token refused");
         reason::BAD_PASSWORD
     })?;
-    let name = claims.get("sub").or_else(|| claims.get("username")).and_then(Value::as_str);
-    Ok(Member { grant: Some(grant), name: name.unwrap_or_default().to_owned() })
+    Ok(Member { grant: Some(grant), name: name_of(&claims) })
+}
+
+/// Who a token names: its `sub`, else its `username`. A number is a name, too: else everybody who has one would be nobody.
+fn name_of(claims: &Value) -> String {
+    let name = |claim: &str| match claims.get(claim)? {
+        Value::String(name) => Some(name.clone()),
+        Value::Number(name) => Some(name.to_string()),
+        _ => None,
+    };
+    name("sub").or_else(|| name("username")).unwrap_or_default()
 }
 
 /// What the client can take.
@@ -163,4 +172,25 @@ pub fn welcome(
     let mut out = BytesMut::new();
     write::connack(&mut out, version, present, reason::SUCCESS, &said);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_session_belongs_to_whom_the_token_names() {
+        for (claims, name) in [
+            (json!({"sub": "ada", "username": "bob"}), "ada"),
+            (json!({"username": "bob"}), "bob"),
+            (json!({"sub": null, "username": "bob"}), "bob"),
+            (json!({"sub": ["ada"], "username": "bob"}), "bob"),
+            (json!({"sub": 5}), "5"),
+            (json!({"sub": {}}), ""),
+            (json!({}), ""),
+        ] {
+            assert_eq!(name_of(&claims), name, "{claims}");
+        }
+    }
 }

@@ -88,6 +88,11 @@ fn name_of_path(path: &str) -> String {
     name.replace('+', "%2B").replace('#', "%23")
 }
 
+/// The path that a topic's name over MQTT stands for.
+pub fn path_of_name(name: &str) -> String {
+    if name == "/" { name.to_owned() } else { format!("/{}", name.replace("%2B", "+")) }
+}
+
 /// The `event` of a registry's envelope, if it can be a level of a topic's name.
 fn event_name(payload: &[u8]) -> Option<String> {
     let plain = payload.strip_prefix(EVENT_MEMBER).and_then(|rest| {
@@ -245,6 +250,7 @@ mod tests {
             ("/%FF", "%FF"),
         ] {
             assert_eq!(name_of_path(path), name, "{path}");
+            assert_eq!(spelled(&path_of_name(name)), path, "{name}");
         }
     }
 

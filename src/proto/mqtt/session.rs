@@ -4,12 +4,11 @@
 
 use super::{
     filter::Filter,
+    naming::path_of_name,
     packet::{Version, Wish, reason},
     place::{Delivery, Place},
 };
-use crate::{
-    audience::Viewer, id::Id, registry::access::RESERVED, site::Site, tally::Ending, token::Grant, topics::spelled,
-};
+use crate::{audience::Viewer, id::Id, registry::access::RESERVED, site::Site, tally::Ending, token::Grant};
 use bytes::BytesMut;
 use futures_util::future::select_all;
 use std::{
@@ -257,7 +256,7 @@ fn is_allowed(site: &Site, reader: &Reader, filter: &Filter) -> bool {
     let event = name.strip_prefix(site.mqtt.base.as_str()).and_then(|rest| rest.strip_prefix('/'));
     match (&site.registry, event) {
         (Some(registry), Some(event)) => reader.may_read(&registry.topic().path) && reader.may_hear(event),
-        _ => reader.may_read(&spelled(&format!("/{}", name.trim_start_matches('/')))),
+        _ => reader.may_read(&path_of_name(name.trim_start_matches('/'))),
     }
 }
 

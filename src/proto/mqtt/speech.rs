@@ -1,7 +1,7 @@
 //! What clients say: where it may be said, and what becomes of a will.
 
 use super::{
-    naming::Naming,
+    naming::{Naming, path_of_name},
     packet::{Publish, reason},
     seats::Sitter,
 };
@@ -47,8 +47,9 @@ fn topic(site: &Site, grant: Option<&Grant>, name: &str) -> Result<Arc<Topic>, u
     if site.registry.is_some() && is_below(&site.mqtt.base) {
         return Err(reason::NOT_AUTHORIZED);
     }
-    let path = if name == "/" { name.to_owned() } else { format!("/{}", name.replace("%2B", "+")) };
-    let Some(topic) = site.topic(&path).filter(|topic| matches!(Naming::of(site, topic), Naming::Path(_))) else {
+    let Some(topic) =
+        site.topic(&path_of_name(name)).filter(|topic| matches!(Naming::of(site, topic), Naming::Path(_)))
+    else {
         return Err(reason::BAD_TOPIC);
     };
     if auth::publishes(site, grant, &topic.path) { Ok(topic) } else { Err(reason::NOT_AUTHORIZED) }
