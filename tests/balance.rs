@@ -336,3 +336,13 @@ fn a_proxy_says_for_whom_it_connects() {
     let known = backend(&to_hub, &hub.address());
     assert_eq!((&known["healthy"], &known["failed"]), (&true.into(), &0.into()), "its checks say so, too");
 }
+
+#[test]
+fn a_topic_is_relayed_however_its_path_is_spelled() {
+    let backend = Server::new().answer_all("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nhere");
+    let balancer = in_front_of([format!("http://{backend}/events")], "--balance-mode relay");
+    for path in ["/events", "/%65vents"] {
+        let answer = raw::get(&format!("http://{}{path}", balancer.address()));
+        assert_eq!((answer.status, answer.text().as_str()), (200, "here"), "{path}");
+    }
+}
