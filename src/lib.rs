@@ -9,7 +9,7 @@
 //! |---|---|
 //! | words | [`id`] positions · [`units`] durations and sizes |
 //! | core: no sockets, no flags, no protocol names | [`event`] events, batches · [`pins`] who may hold whom · [`log`] the window · [`recorder`] who keeps it · [`tally`] what became of readers · [`topic`] stages + log · [`topics`] them by path · [`matcher`] field equality · [`wanted`] shared matches · [`audience`] who may see what · [`roll`] who reads now · [`streams`] topics that are named while we run |
-//! | edges | [`link`] what instances say to each other · [`journal`] windows on disk · [`net`], [`tls`], [`sys`] connections · [`files`] what may change · [`token`] who may do what · [`stage`] · [`source`] what supplies a topic · [`proto`] how readers are served · [`balance`] back ends behind one URL · [`registry`] services as events · [`graphql`] subscriptions by name · [`script`] streams and routes that scripts name · [`bench`] what measures streams · [`site`] what a process serves |
+//! | edges | [`link`] what instances say to each other · [`journal`] windows on disk · [`net`], [`tls`], [`sys`] connections · [`stdio`] standard input and output · [`logging`] standard error · [`files`] what may change · [`token`] who may do what · [`stage`] · [`source`] what supplies a topic · [`proto`] how readers are served · [`balance`] back ends behind one URL · [`registry`] services as events · [`graphql`] subscriptions by name · [`script`] streams and routes that scripts name · [`bench`] what measures streams · [`site`] what a process serves |
 //! | meaning | [`cli`] what was typed · [`plan`] what was meant · [`manual`] the page about it |
 //! | run | [`app`] a plan · [`trace`] a look at a chain |
 //!
@@ -31,6 +31,7 @@ pub mod inbound;
 pub mod journal;
 pub mod link;
 pub mod log;
+pub mod logging;
 pub mod manual;
 pub mod matcher;
 pub mod net;
@@ -44,6 +45,7 @@ pub mod script;
 pub mod site;
 pub mod source;
 pub mod stage;
+pub mod stdio;
 pub mod streams;
 pub mod sys;
 pub mod tally;

@@ -1,7 +1,9 @@
 //! Typed, meant, run, exit code. The only place that handles signals and exits.
 
+use anstream::{AutoStream, stream::RawStream};
+use clap::builder::StyledStr;
 use std::{
-    io::{self, IsTerminal, Read, Write},
+    io::{self, ErrorKind, IsTerminal, Write},
     process::exit,
     time::Duration,
 };
@@ -18,6 +20,7 @@ use wsevent::{
     app::{self, Exit, StartError},
     bench,
     cli::{self, Args, Command, LogFormat, Rejected},
+    logging::{self, LogWriter},
     manual,
     net::{Dialer, redacted},
     plan,
@@ -25,7 +28,7 @@ use wsevent::{
     registry::users,
     script,
     source::exec,
-    tls,
+    stdio, tls,
     token::Keys,
     trace::{self, Trace},
     units::now_ms,
@@ -48,22 +51,24 @@ const BY_SIGNAL: i32 = 128;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 fn main() {
+    logging::start();
     let args = match cli::parse(std::env::args_os()) {
         Ok(args) => args,
-        Err(Rejected::Help(long)) => return show_help(long),
-        Err(Rejected::Usage(error)) => error.exit(),
+        Err(Rejected::Help(long)) => show_help(long),
+        Err(Rejected::Usage(error)) => explain(&error),
         Err(Rejected::Config(error)) => fail(CONFIG, &error),
     };
     if let Some(command) = &args.command {
-        return run_command(command, &args);
+        run_command(command, &args);
+        leave(0);
     }
     start_log(&args);
     let open_files = raise_open_files();
     let plan = plan::plan(&args, open_files).unwrap_or_else(|refusal| fail(USAGE, &refusal));
     if args.process.check == Some(true) {
         app::check(&plan).unwrap_or_else(|why| fail(CONFIG, &why));
-        let _ = write!(io::stdout(), "{plan}");
-        return;
+        print(plan.to_string());
+        leave(0);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.unwrap_or_else(|error| fail(FAILED, &format!("start the runtime: {error}")));
@@ -87,6 +92,7 @@ fn main() {
 /// Ends at once: threads that still read standard input would keep a normal return waiting.
 fn leave(code: i32) -> ! {
     exec::end();
+    logging::flush();
     exit(code)
 }
 
@@ -139,13 +145,42 @@ fn hang_ups() -> watch::Receiver<u64> {
 }
 
 fn fail(code: i32, why: &dyn std::fmt::Display) -> ! {
-    let _ = writeln!(io::stderr(), "wsevent: {why}");
+    logging::say(&format!("wsevent: {why}\n"));
     leave(code)
 }
 
-fn show_help(long: bool) {
+/// Prints to standard output, and ends with an error where that fails; a reader that has gone is no error.
+fn print(text: impl AsRef<[u8]>) {
+    match stdio::print(text) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            fail(FAILED, &format!("write to standard output: {error}"))
+        }
+        _ => {}
+    }
+}
+
+fn show_help(long: bool) -> ! {
     let mut command = cli::presented();
-    let _ = if long { command.print_long_help() } else { command.print_help() };
+    print(coloured(&if long { command.render_long_help() } else { command.render_help() }, &io::stdout()));
+    leave(0)
+}
+
+/// Ends with clap's answer: a usage error, the version, or the help of a subcommand.
+fn explain(answer: &clap::Error) -> ! {
+    if answer.use_stderr() {
+        logging::say(&String::from_utf8_lossy(&coloured(&answer.render(), &io::stderr())));
+    } else {
+        print(coloured(&answer.render(), &io::stdout()));
+    }
+    leave(answer.exit_code())
+}
+
+/// The text as it is written to the stream: terminals get colours, unless the environment says otherwise.
+fn coloured(text: &StyledStr, stream: &impl RawStream) -> Vec<u8> {
+    let mut out = AutoStream::new(Vec::new(), AutoStream::choice(stream));
+    // Writing to memory does not fail.
+    let _ = write!(out, "{}", text.ansi());
+    out.into_inner()
 }
 
 fn run_command(command: &Command, args: &Args) {
@@ -154,7 +189,7 @@ fn run_command(command: &Command, args: &Args) {
         Command::HashPassword => hash_password(),
         Command::Trace(typed) => trace(typed),
         Command::Bench(typed) => bench(typed, args),
-        Command::Types => drop(write!(io::stdout(), "{}", script::TYPES)),
+        Command::Types => print(script::TYPES),
         _ => print_definitions(command),
     }
 }
@@ -167,28 +202,24 @@ fn check_token(keys: &cli::Keys, args: &Args) {
         fail(USAGE, &"name the keys: add --token-file, --jwt-secret-file or --jwks");
     }
     let keys = Keys::load(&files).unwrap_or_else(|error| fail(CONFIG, &error));
-    let mut token = String::new();
-    if let Err(error) = io::stdin().read_to_string(&mut token) {
-        fail(FAILED, &format!("read the token from standard input: {error}"));
-    }
+    let token = stdio::read_text();
+    let token = token.unwrap_or_else(|error| fail(FAILED, &format!("read the token from standard input: {error}")));
     match keys.describe(token.trim(), now_ms()) {
-        Ok(claims) => drop(writeln!(io::stdout(), "{claims}")),
+        Ok(claims) => print(format!("{claims}\n")),
         Err(why) => fail(REFUSED, &format!("the token is refused: {why}")),
     }
 }
 
 /// Prints what stands for the password on standard input; a line feed behind it is none of it.
 fn hash_password() {
-    let mut password = String::new();
-    if let Err(error) = io::stdin().read_to_string(&mut password) {
-        fail(FAILED, &format!("read the password from standard input: {error}"));
-    }
+    let failed = |error| fail(FAILED, &format!("read the password from standard input: {error}"));
+    let password = stdio::read_text().unwrap_or_else(failed);
     let password = password.strip_suffix('\n').unwrap_or(&password);
     if password.is_empty() {
         fail(USAGE, &"type the password on standard input");
     }
     match users::hash(password) {
-        Ok(hash) => drop(writeln!(io::stdout(), "{hash}")),
+        Ok(hash) => print(format!("{hash}\n")),
         Err(error) => fail(FAILED, &format!("hash the password: {error}")),
     }
 }
@@ -203,7 +234,7 @@ fn trace(typed: &cli::Trace) {
     let runtime = runtime.unwrap_or_else(|error| fail(FAILED, &format!("start the runtime: {error}")));
     match runtime.block_on(trace::run(&trace)) {
         Ok(route) => {
-            let _ = write!(io::stdout(), "{route}");
+            print(route.to_string());
             leave(if route.is_whole() { 0 } else { UNREACHABLE });
         }
         Err(silence) => {
@@ -230,17 +261,17 @@ fn bench(typed: &cli::Bench, args: &Args) {
     let signalled = runtime.spawn(await_signals(ask));
     let measured = runtime.block_on(bench::run(&settings, dialer, stop.clone()));
     let report = measured.unwrap_or_else(|why| fail(FAILED, &format!("bench: {why}")));
-    let printed = match typed.output {
-        _ if typed.emit => Ok(()),
-        cli::Form::Table => write!(io::stdout(), "{report}"),
-        cli::Form::Json => writeln!(io::stdout(), "{}", report.to_json()),
-    };
+    match typed.output {
+        _ if typed.emit => {}
+        cli::Form::Table => print(report.to_string()),
+        cli::Form::Json => print(format!("{}\n", report.to_json())),
+    }
     let wrong = if typed.verify { report.wrong() } else { Vec::new() };
-    wrong.iter().for_each(|one| drop(writeln!(io::stderr(), "wsevent: bench: {one}")));
+    wrong.iter().for_each(|one| logging::say(&format!("wsevent: bench: {one}\n")));
     let interrupted = *stop.borrow();
-    leave(match (printed, report.is_connected(), wrong.is_empty()) {
-        (_, false, _) => UNREACHABLE,
-        (Err(_), ..) | (_, _, false) => FAILED,
+    leave(match (report.is_connected(), wrong.is_empty()) {
+        (false, _) => UNREACHABLE,
+        (_, false) => FAILED,
         _ if interrupted => BY_SIGNAL + runtime.block_on(signalled).unwrap_or(SIGTERM),
         _ => 0,
     });
@@ -259,14 +290,18 @@ fn print_definitions(command: &Command) {
             Ok(())
         }
     };
-    let _ = printed.and_then(|()| io::stdout().write_all(&out));
+    match printed {
+        Ok(()) => print(out),
+        Err(error) => fail(FAILED, &error),
+    }
 }
 
 fn start_log(args: &Args) {
     let (level, format) = plan::logging(args);
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let log =
-        tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(io::stderr).with_ansi(colour);
+    let log = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_ansi(colour);
+    // Its own complaints would wait for standard error, and end us where that fails.
+    let log = log.with_writer(LogWriter::default()).log_internal_errors(false);
     // Libraries tell what passes through them, which is not theirs to tell.
     let own = Targets::new().with_target("wsevent", level);
     let own = if level == tracing::Level::ERROR { own.with_target(script::CONSOLE, LevelFilter::OFF) } else { own };

@@ -52,6 +52,7 @@ fn rows() -> Vec<Row> {
         row("B43", DATA, LOADED, loaded),
         row("B21a", ROOM, LOADED, |app| {
             loaded(app);
+            app.says("Broadcast result: Broadcast to '/test'");
             assert_eq!(app.said("Broadcast result: Broadcast to '/test': 0 successful, 0 failed"), 1);
         }),
         row("B9", "", "", personal),
@@ -224,6 +225,7 @@ fn safe_handler(app: &Scripted) {
 
 fn lines_in_order(app: &Scripted) {
     are_streams(app, &["/my-stream"]);
+    app.says("Message sent");
     let log = app.running.stderr();
     let said = ["Registering stream...", "Stream registered", "Sending message...", "Message sent"];
     let places: Vec<_> = said.iter().map(|line| log.find(line).unwrap_or_else(|| panic!("{line}: {log}"))).collect();

@@ -10,8 +10,8 @@ const LAYERS: [&[&str]; 5] = [
         "streams",
     ],
     &[
-        "link", "journal", "net", "inbound", "sys", "files", "tls", "token", "stage", "site", "proto", "source",
-        "balance", "registry", "graphql", "script", "bench",
+        "stdio", "logging", "link", "journal", "net", "inbound", "sys", "files", "tls", "token", "stage", "site",
+        "proto", "source", "balance", "registry", "graphql", "script", "bench",
     ],
     &["cli", "manual", "plan"],
     &["app", "trace"],

@@ -313,5 +313,7 @@ fn the_usual_port_may_be_taken_and_a_chosen_one_may_not() {
         Wsevent::line(&format!("--registry --serve-address localhost:0 --mqtt-listen localhost:{port}")).run();
     assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains(&format!("listen on 127.0.0.1:{port}")), "{}", refused.stderr);
-    assert!(!Wsevent::line("--no-produce").serve().stderr().contains("mqtt"));
+    let hub = Wsevent::line("--no-produce").serve();
+    hub.said("serving");
+    assert!(!hub.stderr().contains("mqtt"));
 }

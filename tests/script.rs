@@ -255,6 +255,8 @@ fn what_a_handler_returns_is_answered() {
     }
     assert_eq!(app.get("/missing").status, 500);
     app.says("nobody waited for what failed: Error: lost");
+    app.says("nobody waited");
+    app.says("Error: secret");
     assert_eq!((app.said("nobody waited"), app.said("Error: secret")), (1, 1), "{}", app.running.stderr());
     app.says("app.js:7:");
     assert_eq!(raw::request("HEAD", &app.url("/result?of=text"), "", b"").body, b"");
@@ -296,6 +298,7 @@ fn calls_that_go_wrong_disturb_nobody() {
         assert!(answer.text().contains(why), "{path}: {}", answer.text());
         assert_eq!(app.get("/fine").text(), "fine", "after {path}");
     }
+    app.says("begun anew");
     assert!(app.said("begun anew") > 0, "the hoard: {}", app.running.stderr());
     let status: serde_json::Value = serde_json::from_slice(&app.running.own("status").body).expect("JSON");
     let figures = &status["scripts"][0];
@@ -353,6 +356,7 @@ fn console_lines_go_to_the_log_by_their_level() {
     let script = "console.debug('d', 1); console.log('l\\nx'); console.info({i: 1}); console.warn('w'); console.error(new Error('e')); writeLog([5]);";
     for (options, lines) in [("", 5), ("-v", 6), ("-q", 0)] {
         let app = Scripted::serve_with(script, options);
+        common::eventually("the log", || (app.said("app.js") >= app.said("app.js:1") + lines).then_some(()));
         let log = app.running.stderr();
         assert_eq!(log.matches("app.js").count() - log.matches("app.js:1").count(), lines, "{options}: {log}");
         assert!(

@@ -789,6 +789,7 @@ fn json_logs_are_one_object_per_line() {
 #[test]
 fn logs_in_a_file_have_no_colours() {
     let producer = serving("a\n");
+    producer.said("serving");
     assert!(!producer.stderr().contains('\u{1b}'));
 }
 

@@ -1,6 +1,7 @@
 //! How far a run is, on a terminal's last line.
 
 use super::board::Board;
+use crate::logging::LogWriter;
 use std::{
     io::{IsTerminal, Write, stderr},
     time::Duration,
@@ -57,7 +58,7 @@ impl Progress {
 
     fn say(&self, text: &str) {
         if self.shown {
-            let _ = write!(stderr(), "\r\x1b[K{text}");
+            let _ = LogWriter::default().write_all(format!("\r\x1b[K{text}").as_bytes());
         }
     }
 }

@@ -14,7 +14,7 @@ use std::{
     ffi::OsString,
     fs,
     io::{Read, Write},
-    os::unix::process::ExitStatusExt,
+    os::{fd::OwnedFd, unix::process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{
@@ -104,6 +104,18 @@ enum Input {
     Piped,
 }
 
+/// Where standard streams go instead of through pipes of ours; a process that is started again has pipes.
+#[derive(Clone, Default)]
+struct Streams {
+    stdin: Option<Arc<OwnedFd>>,
+    stdout: Option<Arc<OwnedFd>>,
+    stderr: Option<Arc<OwnedFd>>,
+}
+
+fn stream(fd: Option<Arc<OwnedFd>>, otherwise: Stdio) -> Stdio {
+    fd.map_or(otherwise, |fd| fd.try_clone().expect("another descriptor").into())
+}
+
 /// A command line of the program.
 #[derive(Clone)]
 pub struct Wsevent {
@@ -111,6 +123,7 @@ pub struct Wsevent {
     args: Vec<OsString>,
     env: Vec<(String, String)>,
     input: Input,
+    streams: Streams,
 }
 
 impl Wsevent {
@@ -120,7 +133,8 @@ impl Wsevent {
 
     /// Another program, driven the same way.
     pub fn program(program: impl Into<PathBuf>) -> Self {
-        Wsevent { program: program.into(), args: Vec::new(), env: Vec::new(), input: Input::Nothing }
+        let (args, env, streams) = (Vec::new(), Vec::new(), Streams::default());
+        Wsevent { program: program.into(), args, env, input: Input::Nothing, streams }
     }
 
     /// A command line whose words hold no blanks.
@@ -160,6 +174,24 @@ impl Wsevent {
     /// Standard input stays open: see [`Running::write`].
     pub fn piped(mut self) -> Self {
         self.input = Input::Piped;
+        self
+    }
+
+    /// Standard input is this.
+    pub fn stdin_from(mut self, fd: impl Into<OwnedFd>) -> Self {
+        self.streams.stdin = Some(Arc::new(fd.into()));
+        self
+    }
+
+    /// Standard output is this, and not captured.
+    pub fn stdout_to(mut self, fd: impl Into<OwnedFd>) -> Self {
+        self.streams.stdout = Some(Arc::new(fd.into()));
+        self
+    }
+
+    /// Standard error is this, and not captured.
+    pub fn stderr_to(mut self, fd: impl Into<OwnedFd>) -> Self {
+        self.streams.stderr = Some(Arc::new(fd.into()));
         self
     }
 
@@ -233,14 +265,14 @@ pub struct Running {
 }
 
 impl Running {
-    fn start(line: Wsevent, ready: Option<Scratch>) -> Self {
-        let mut command = line.command();
+    fn start(mut line: Wsevent, ready: Option<Scratch>) -> Self {
+        let (mut command, streams) = (line.command(), std::mem::take(&mut line.streams));
         let wants_input = !matches!(line.input, Input::Nothing);
-        command.stdin(if wants_input { Stdio::piped() } else { Stdio::null() });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(stream(streams.stdin, if wants_input { Stdio::piped() } else { Stdio::null() }));
+        command.stdout(stream(streams.stdout, Stdio::piped())).stderr(stream(streams.stderr, Stdio::piped()));
         let mut child = command.spawn().unwrap_or_else(|error| panic!("start {}: {error}", line.program.display()));
-        let stdout = Captured::new(child.stdout.take().expect("piped"));
-        let stderr = Captured::new(child.stderr.take().expect("piped"));
+        let stdout = Captured::of(child.stdout.take());
+        let stderr = Captured::of(child.stderr.take());
         let mut stdin = child.stdin.take();
         if let Input::Bytes(bytes) = &line.input {
             let (bytes, mut stdin) = (bytes.clone(), stdin.take().expect("piped"));
@@ -469,6 +501,11 @@ struct Content {
 }
 
 impl Captured {
+    /// Nothing, where there is no pipe.
+    fn of(pipe: Option<impl Read + Send + 'static>) -> Self {
+        pipe.map_or_else(|| Captured::new(std::io::empty()), Captured::new)
+    }
+
     fn new(mut pipe: impl Read + Send + 'static) -> Self {
         let shared: Arc<(Mutex<Content>, Condvar)> = Arc::default();
         let inside = shared.clone();

@@ -5,6 +5,7 @@ use super::{
     topics::FORM_NAMES,
 };
 use crate::{
+    logging,
     net::redacted,
     proto::shard::Hop,
     recorder::Vitals,
@@ -74,6 +75,8 @@ fn process(site: &Site, all: &mut Families) {
         .put(Vec::new(), site.is_ready().into());
     all.gauge("connections", "Connections open now").put(Vec::new(), site.connections() as u64);
     all.gauge("connections_limit", "Connections at most").put(Vec::new(), site.rules.max_connections as u64);
+    let help = "Log lines that standard error did not take";
+    all.counter("log_dropped_lines", help).put(Vec::new(), logging::dropped_lines());
 }
 
 fn by_topic(topic: &Topic) -> Labels {

@@ -6,6 +6,7 @@ use super::{
     feeds, topics,
 };
 use crate::{
+    logging,
     proto::subscribe::Refusal,
     script::{fault::Limits, runner::Figures},
     site::Site,
@@ -61,6 +62,7 @@ async fn own(site: &Site, collected: Option<&Collected>) -> Value {
         "ready": site.is_ready(),
         "connections": site.connections(),
         "max_connections": site.rules.max_connections,
+        "log": { "dropped_lines": logging::dropped_lines() },
         "mqtt": site.mqtt.describe(),
         "topics": topics,
         "upstreams": upstreams.collect::<Vec<_>>(),
