@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Running, Scratch, Wsevent, binary, raw};
+use common::{Running, Scratch, Wsevent, bash, binary, find_program, raw};
 use rustix::io::ioctl_fionbio;
 use serde_json::Value;
 use std::{
@@ -251,4 +251,153 @@ fn last_words_wait_for_a_slow_reader_of_standard_error() {
     let said = String::from_utf8(rest_of(reads, filled)).expect("text");
     assert!(said.contains("--nonsense") && said.ends_with('\n'), "{said}");
     assert_eq!(running.wait(), 2);
+}
+
+// --- standard output that does not block -----------------------------------------------------------------------------
+
+/// What is printed into a full pipe that does not block and is read from a moment later, and the exit code.
+fn printed_late(line: Wsevent) -> (Vec<u8>, i32) {
+    let (reads, writes, filled) = full_pipe(false);
+    let mut running = line.stdout_to(writes).start();
+    thread::sleep(Duration::from_millis(500));
+    let printed = rest_of(reads, filled);
+    (printed, running.wait())
+}
+
+/// A thousand lines of 1,200 bytes: `000000 …`.
+fn thousand_lines() -> Vec<u8> {
+    (0..1000).flat_map(|n| format!("{n:06} {}\n", "x".repeat(1192)).into_bytes()).collect()
+}
+
+#[test]
+fn a_pipe_that_does_not_block_gets_every_byte() {
+    let (printed, code) = printed_late(Wsevent::line("--produce - --no-serve").input(thousand_lines()));
+    assert_eq!((printed.len(), code), (1_200_000, 0));
+    assert!(printed == thousand_lines());
+}
+
+#[test]
+fn a_consumer_prints_every_event_in_every_form() {
+    let producer = Wsevent::line("--produce - --keep-open").input(thousand_lines()).serve();
+    producer.has("held_events", 1000);
+    for (form, begin) in [("raw", ""), ("ndjson", "{\"id\":"), ("sse", "id: ")] {
+        let line = Wsevent::line("--no-serve --since oldest --count 1000 --output").arg(form);
+        let (printed, code) = printed_late(line.args(["--consume", &producer.ws_url()]));
+        let text = String::from_utf8(printed).expect("text");
+        assert_eq!(code, 0, "{form}");
+        let before: Vec<&str> = text.split(&"x".repeat(1192)).collect();
+        assert_eq!(before.len(), 1001, "{form}");
+        assert!((0..1000).all(|n| before[n].ends_with(&format!("{n:06} "))), "{form}");
+        assert!(text.starts_with(begin), "{form}: {text:.100}");
+    }
+}
+
+#[test]
+fn a_stamped_source_is_printed_whole() {
+    let (printed, code) = printed_late(Wsevent::line("bench --emit --count 20000 --size 99"));
+    assert_eq!((printed.len(), code), (2_000_000, 0));
+}
+
+#[test]
+fn definitions_are_printed_whole() {
+    for what in ["--help", "-V", "man", "completions bash", "--check", "bench --help"] {
+        let blocking = Wsevent::line(what).run();
+        let (printed, code) = printed_late(Wsevent::line(what));
+        assert_eq!((String::from_utf8_lossy(&printed).into_owned(), code), (blocking.stdout, 0), "{what}");
+    }
+}
+
+#[test]
+fn output_that_the_device_refuses_is_a_failure() {
+    for what in ["--help", "-V", "man", "completions bash", "--check", "bench --emit --count 1"] {
+        let done = Wsevent::line(what).stdout_to(full_device()).run();
+        assert_eq!(done.code, 1, "{what}: {}", done.stderr);
+        assert!(done.stderr.contains("No space left"), "{what}: {}", done.stderr);
+    }
+}
+
+#[test]
+fn a_stamped_source_ends_quietly_with_its_reader() {
+    let done = bash("timeout 20 $wsevent bench --emit | head -n 1; echo ${PIPESTATUS[0]}");
+    assert!(done.stdout.ends_with("\n0\n") && done.stderr.is_empty(), "{done:?}");
+}
+
+// --- standard input that does not block ------------------------------------------------------------------------------
+
+/// An input that does not block, and into which these pieces are written with pauses between them.
+fn paused(pieces: Vec<Vec<u8>>) -> PipeReader {
+    let (reads, mut writes) = io::pipe().expect("a pipe");
+    ioctl_fionbio(&reads, true).expect("a flag");
+    thread::spawn(move || {
+        for piece in pieces {
+            thread::sleep(Duration::from_millis(200));
+            let _ = writes.write_all(&piece);
+        }
+        thread::sleep(Duration::from_millis(200));
+    });
+    reads
+}
+
+#[test]
+fn an_input_that_does_not_block_is_read_to_its_end() {
+    let pieces = || vec![b"one\nt".to_vec(), b"wo\n".to_vec(), thousand_lines(), b"three".to_vec()];
+    let mut running = Wsevent::line("--produce - --no-serve").stdin_from(paused(pieces())).start();
+    assert_eq!(running.wait(), 0, "{}", running.stderr());
+    let printed = running.stdout_bytes();
+    assert_eq!(printed.len(), 1_200_014);
+    assert!(printed.starts_with(b"one\ntwo\n000000 ") && printed.ends_with(b"x\nthree\n"));
+    let hub = Wsevent::line("--produce - --keep-open").stdin_from(paused(pieces())).serve();
+    hub.has("events", 1003);
+}
+
+#[test]
+fn secrets_are_read_from_an_input_that_does_not_block() {
+    let hashed = Wsevent::line("hash-password").stdin_from(paused(vec![b"hid".to_vec(), b"den\n".to_vec()])).run();
+    assert!(hashed.code == 0 && hashed.stdout.starts_with("$argon2id$"), "{hashed:?}");
+    let scratch = Scratch::new();
+    let secret = scratch.file("secret", "0123456789abcdef0123456789abcdef");
+    let check = Wsevent::new(["check-token", "--jwt-secret-file", &secret]);
+    let checked = check.stdin_from(paused(vec![b"no".to_vec(), b" token\n".to_vec()])).run();
+    assert!(checked.code == 77 && checked.stderr.contains("the token is refused"), "{checked:?}");
+}
+
+// --- terminals -------------------------------------------------------------------------------------------------------
+
+/// Runs the program on a terminal that does not block; prints how many bytes came out of it, and the exit code.
+const ON_A_TERMINAL: &str = r#"
+import os, pty, subprocess, sys, threading, time, tty
+master, slave = pty.openpty()
+tty.setraw(slave)
+os.set_blocking(slave, False)
+source = slave if sys.argv[1] == "in" else open(sys.argv[1], "rb")
+process = subprocess.Popen(sys.argv[2:], stdin=source, stdout=slave, stderr=subprocess.DEVNULL)
+os.close(slave)
+if sys.argv[1] == "in":
+    for word in (b"one\n", b"two\n"):
+        time.sleep(0.3)
+        os.write(master, word)
+time.sleep(0.5)
+count = 0
+while True:
+    try:
+        count += len(os.read(master, 4096))
+    except OSError:
+        break
+print(count, process.wait())
+"#;
+
+fn on_a_terminal(args: &[&str]) -> String {
+    let python = find_program("python3").expect("python3");
+    let line = Wsevent::program(python).args(["-c", ON_A_TERMINAL, args[0]]).arg(binary()).args(&args[1..]);
+    let done = line.run();
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    done.stdout
+}
+
+#[test]
+fn a_terminal_that_does_not_block_gets_and_gives_every_byte() {
+    let scratch = Scratch::new();
+    let input = scratch.file("input", thousand_lines());
+    assert_eq!(on_a_terminal(&[&input, "--produce", "-", "--no-serve"]), "1200000 0\n");
+    assert_eq!(on_a_terminal(&["in", "--produce", "-", "--no-serve", "--count", "2"]), "8 0\n");
 }

@@ -4,6 +4,7 @@ use super::{Exit, KeepOpen, Running};
 use crate::{
     plan::Producer,
     source::{exec, lines, random},
+    stdio::StandardInput,
 };
 use std::io;
 use tokio::task::JoinHandle;
@@ -21,7 +22,7 @@ impl Running<'_> {
                     Ok(true)
                 }
                 Producer::Stdin(framing, keep_open) => {
-                    lines::run(&topic, tokio::io::stdin(), framing, max).await?;
+                    lines::run(&topic, StandardInput::open(), framing, max).await?;
                     Ok(keep_open)
                 }
                 Producer::File(path, framing, keep_open) => {

@@ -26,7 +26,7 @@ use open::Target;
 use progress::Progress;
 pub use report::Report;
 use report::Timing;
-use sink::Sink;
+use sink::{Sink, Untaken};
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     sync::{Semaphore, watch},
@@ -206,7 +206,10 @@ impl Bench<'_> {
             None => Sink::lines(),
             Some(url) => Sink::open(&self.target(url)).await?,
         };
-        source::run(plan, &self.board, &mut sink, until).await
+        match source::run(plan, &self.board, &mut sink, until).await {
+            Err(Untaken::Failed(why)) => Err(why),
+            Ok(()) | Err(Untaken::HungUp) => Ok(()),
+        }
     }
 
     /// Lets readers come to where the sources are now; says when the last event came.

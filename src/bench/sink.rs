@@ -9,6 +9,7 @@ use crate::{
     net::{Io, plain_words},
     proto::ws::frame::{code, op, put_masked},
     source::http::plain,
+    stdio,
 };
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
@@ -16,7 +17,7 @@ use hyper::{Request, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use std::{cell::RefCell, io, rc::Rc};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, Stdout, WriteHalf},
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
     task::spawn_local,
 };
 use url::{Position, Url};
@@ -24,10 +25,25 @@ use url::{Position, Url};
 /// Bytes that are collected before a write.
 const WRITE: usize = 64 << 10;
 
+/// The reason for which a source's events are not taken.
+#[derive(Debug)]
+pub enum Untaken {
+    /// The reader of standard output has gone, as `head` does: an end like any other.
+    HungUp,
+    /// Something went wrong.
+    Failed(String),
+}
+
+impl From<String> for Untaken {
+    fn from(why: String) -> Self {
+        Untaken::Failed(why)
+    }
+}
+
 /// See the module's text.
 pub enum Sink {
     /// For `wsevent --produce -`.
-    Lines(Stdout, BytesMut),
+    Lines(BytesMut),
     /// To a topic whose peers may publish.
     Messages(WriteHalf<Box<dyn Io>>, Rc<RefCell<BytesMut>>),
     /// To a broker's topic.
@@ -46,7 +62,7 @@ pub struct Poster {
 impl Sink {
     /// Standard output.
     pub fn lines() -> Self {
-        Sink::Lines(tokio::io::stdout(), BytesMut::with_capacity(2 * WRITE))
+        Sink::Lines(BytesMut::with_capacity(2 * WRITE))
     }
 
     /// Connects.
@@ -76,9 +92,9 @@ impl Sink {
     ///
     /// # Errors
     /// Why it is not taken.
-    pub async fn put(&mut self, payload: &[u8]) -> Result<(), String> {
+    pub async fn put(&mut self, payload: &[u8]) -> Result<(), Untaken> {
         let full = match self {
-            Sink::Lines(_, out) => {
+            Sink::Lines(out) => {
                 out.extend_from_slice(payload);
                 out.extend_from_slice(b"\n");
                 out.len() >= WRITE
@@ -91,7 +107,7 @@ impl Sink {
                 broker::put(*wire, &mut out.borrow_mut(), topic, payload);
                 out.borrow().len() >= WRITE
             }
-            Sink::Posts(poster) => return poster.post(payload).await,
+            Sink::Posts(poster) => return Ok(poster.post(payload).await?),
         };
         if full { self.flush().await } else { Ok(()) }
     }
@@ -100,30 +116,26 @@ impl Sink {
     ///
     /// # Errors
     /// What does not take it any more.
-    pub async fn flush(&mut self) -> Result<(), String> {
-        let done: io::Result<()> = async {
-            match self {
-                Sink::Lines(stdout, out) => {
-                    stdout.write_all(out).await?;
-                    out.clear();
-                    stdout.flush().await
-                }
-                Sink::Messages(writes, out) | Sink::Broker(writes, out, ..) => {
-                    let bytes = out.borrow_mut().split();
-                    writes.write_all(&bytes).await
-                }
-                Sink::Posts(_) => Ok(()),
+    pub async fn flush(&mut self) -> Result<(), Untaken> {
+        let done = match self {
+            Sink::Lines(out) if !out.is_empty() => stdio::print_aside(out.split()).await,
+            Sink::Messages(writes, out) | Sink::Broker(writes, out, ..) => {
+                let bytes = out.borrow_mut().split();
+                writes.write_all(&bytes).await
             }
-        }
-        .await;
-        done.map_err(|error| format!("publish: {}", plain_words(&error)))
+            Sink::Lines(_) | Sink::Posts(_) => Ok(()),
+        };
+        done.map_err(|error| match (self, error.kind()) {
+            (Sink::Lines(_), io::ErrorKind::BrokenPipe) => Untaken::HungUp,
+            _ => Untaken::Failed(format!("publish: {}", plain_words(&error))),
+        })
     }
 
     /// Says that this was all.
     ///
     /// # Errors
     /// What does not take it any more.
-    pub async fn finish(&mut self) -> Result<(), String> {
+    pub async fn finish(&mut self) -> Result<(), Untaken> {
         if let Sink::Messages(_, out) = self {
             put_masked(&mut out.borrow_mut(), op::CLOSE, &code::DONE.to_be_bytes(), rand::random());
         }

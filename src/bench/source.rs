@@ -3,7 +3,7 @@
 use super::{
     Pace, Sourcing,
     board::{Board, add},
-    sink::Sink,
+    sink::{Sink, Untaken},
     stamp::{self, Stamp},
 };
 use crate::units::now_us;
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// Why they are not taken.
-pub async fn run(plan: &Sourcing, board: &Rc<Board>, sink: &mut Sink, until: Instant) -> Result<(), String> {
+pub async fn run(plan: &Sourcing, board: &Rc<Board>, sink: &mut Sink, until: Instant) -> Result<(), Untaken> {
     let source = board.source.get().unwrap_or_default();
     let mut payload = vec![b'.'; plan.size.max(stamp::LEN)];
     let (began, mut said) = (Instant::now(), 0);

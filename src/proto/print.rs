@@ -6,14 +6,11 @@ use crate::{
     log::{Entry, Item},
     source::{cursor::CursorFile, place::Trail},
     stage::jq::Program,
+    stdio,
     topic::Topic,
 };
 use bytes::{BufMut, BytesMut};
-use std::{
-    io::{self, Write},
-    str::FromStr,
-    sync::Arc,
-};
+use std::{io, str::FromStr, sync::Arc};
 
 /// How events are printed.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,7 +93,7 @@ pub async fn run(topic: Arc<Topic>, print: Print, mut cursor_file: Option<Cursor
         for item in &items {
             page.put(item, cursor, print.output, until.as_ref());
         }
-        if let Err(error) = write(page.out).await {
+        if let Err(error) = stdio::print_aside(page.out).await {
             return if error.kind() == io::ErrorKind::BrokenPipe {
                 Ended::Done
             } else {
@@ -173,14 +170,4 @@ impl Page {
             self.stop = until.is_some_and(|until| until.matches(&event.payload).unwrap_or(false));
         }
     }
-}
-
-/// Standard output may block: not on a thread that others need.
-async fn write(bytes: BytesMut) -> io::Result<()> {
-    let written = tokio::task::spawn_blocking(move || {
-        let mut out = io::stdout().lock();
-        out.write_all(&bytes)?;
-        out.flush()
-    });
-    written.await.map_err(io::Error::other)?
 }
