@@ -2,17 +2,21 @@
 //! or an instance of a registered service.
 //!
 //! A request is repeated elsewhere only where that is safe: before it was sent, or when it has no body and its method
-//! may be repeated (RFC 9110 §9.2.2).
+//! may be repeated (RFC 9110 §9.2.2). A request that its client does not finish is no failure of the back end.
 
 use super::{
     headers::{self, Arrival},
     is_failure,
     search::{Deadlines, Hold, Search},
     splice::{self, Ways},
+    upload::{EarlyAnswerIo, Upload, UploadProgress},
 };
 use crate::{
     net::Connection,
-    proto::subscribe::{Refusal, wants_websocket},
+    proto::{
+        body,
+        subscribe::{Refusal, wants_websocket},
+    },
     site::Site,
 };
 use bytes::Bytes;
@@ -29,10 +33,7 @@ use hyper_util::rt::TokioIo;
 use std::{
     any::Any,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -59,7 +60,12 @@ pub async fn forward<S: Search>(
         fields.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
-    let (response, held) = answered(search, parts, fields, body, tls).await?;
+    // A client that asks whether its body is wanted is answered before it sends any.
+    let upload = match parts.headers.contains_key(header::EXPECT) {
+        true => Upload::new(body),
+        false => Upload::read_ahead(body).await?,
+    };
+    let (response, held) = answered(search, parts, fields, upload, tls).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS && wants_upgrade {
         let relay = Relay { held, _counted: search.count_relay(), deadlines: search.deadlines() };
         return Ok(switch(site.clone(), relay, response, upgrade));
@@ -85,20 +91,20 @@ async fn answered<S: Search>(
     search: &mut S,
     parts: &Parts,
     fields: HeaderMap,
-    body: Incoming,
+    upload: Upload,
     tls: bool,
 ) -> Result<(Response<Incoming>, Held<S::Hold>), Refusal> {
-    let repeatable = body.is_end_stream() && parts.method.is_idempotent();
-    let sent = Arc::new(AtomicU64::new(0));
-    let mut body = Some(body);
+    let repeatable = upload.is_end_stream() && parts.method.is_idempotent();
+    let progress = upload.progress();
+    let mut upload = Some(upload);
     loop {
         let (hold, connection) = search.next().await?;
-        let outbound = match body.take() {
-            Some(body) if !body.is_end_stream() => Counted { body, sent: sent.clone() }.boxed_unsync(),
+        let outbound = match upload.take() {
+            Some(upload) if !upload.is_end_stream() => upload.boxed_unsync(),
             _ => Empty::new().map_err(|never| match never {}).boxed_unsync(),
         };
         let request = request(&search.target(&hold, parts), parts, &fields, outbound)?;
-        match exchange(connection, request, &sent, search.deadlines().answer).await {
+        match exchange(connection, request, &progress, search.deadlines().answer).await {
             Ok((mut response, driver)) => {
                 let failed = is_failure(response.status().as_u16());
                 if failed {
@@ -114,7 +120,8 @@ async fn answered<S: Search>(
                 }
                 driver.abort();
             }
-            Err(why) => {
+            Err(ExchangeError::Client(refusal)) => return Err(refusal),
+            Err(ExchangeError::BackEnd(why)) => {
                 hold.failed(&why);
                 if !repeatable {
                     return Err(Refusal::new(StatusCode::BAD_GATEWAY, "the back end did not answer"));
@@ -131,31 +138,48 @@ fn request(target: &str, parts: &Parts, fields: &HeaderMap, body: Outbound) -> R
     Ok(request)
 }
 
+/// Why there is no answer, by whose fault that is.
+enum ExchangeError {
+    /// The client did not say all of its request.
+    Client(Refusal),
+    /// The back end did not do what it was asked.
+    BackEnd(String),
+}
+
+impl From<hyper::Error> for ExchangeError {
+    fn from(error: hyper::Error) -> Self {
+        match error.is_user() {
+            true => ExchangeError::Client(Refusal::new(StatusCode::BAD_REQUEST, "this request cannot be passed on")),
+            false => ExchangeError::BackEnd(error.to_string()),
+        }
+    }
+}
+
 /// Sends the request; a back end that neither takes more of it nor answers for that long has failed.
 async fn exchange(
     connection: Connection,
     request: Request<Outbound>,
-    sent: &AtomicU64,
+    progress: &UploadProgress,
     patience: Duration,
-) -> Result<(Response<Incoming>, JoinHandle<()>), String> {
-    let shaken = http1::handshake(TokioIo::new(connection.boxed())).await;
-    let (mut sender, driver) = shaken.map_err(|error| error.to_string())?;
+) -> Result<(Response<Incoming>, JoinHandle<()>), ExchangeError> {
+    let (mut sender, driver) = http1::handshake(TokioIo::new(EarlyAnswerIo::new(connection.boxed()))).await?;
     let driver = tokio::spawn(async move {
         let _ = driver.with_upgrades().await;
     });
     let response = sender.send_request(request);
     tokio::pin!(response);
     let mut before = 0;
-    let failure = loop {
+    let failed = loop {
         match timeout(patience, &mut response).await {
             Ok(Ok(response)) => return Ok((response, driver)),
-            Ok(Err(error)) => break error.to_string(),
-            Err(_) if sent.load(Ordering::Relaxed) == before => break "no answer in time".into(),
-            Err(_) => before = sent.load(Ordering::Relaxed),
+            Ok(Err(error)) => break progress.refusal().map_or_else(|| error.into(), ExchangeError::Client),
+            Err(_) if progress.pieces() != before => before = progress.pieces(),
+            Err(_) if progress.awaits_client() => break ExchangeError::Client(body::late()),
+            Err(_) => break ExchangeError::BackEnd("no answer in time".into()),
         }
     };
     driver.abort();
-    Err(failure)
+    Err(failed)
 }
 
 /// What lasts as long as a WebSocket.
@@ -188,30 +212,6 @@ fn switch<H: Hold>(
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     head.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     Response::from_parts(head, Relayed { body: None, _held: None })
-}
-
-/// A request's body that counts what has gone.
-struct Counted {
-    body: Incoming,
-    sent: Arc<AtomicU64>,
-}
-
-impl Body for Counted {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.sent.fetch_add(1, Ordering::Relaxed);
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 /// An answer's body, and the hold on who gives it.

@@ -23,6 +23,7 @@ pub mod search;
 mod splice;
 pub mod sticky;
 pub mod stream;
+mod upload;
 
 use crate::{
     net::{Connection, Dialer},

@@ -7,7 +7,7 @@ use hyper::{
     StatusCode,
     body::{Body, Incoming},
 };
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 use tokio::time::timeout;
 
 /// So much of a body that is too large is read all the same: who is still sending does not look for an answer.
@@ -26,14 +26,22 @@ pub async fn read(mut body: Incoming, max: usize, patience: Duration) -> Result<
     }
     while size <= hopeless {
         let frame = timeout(patience, body.frame()).await;
-        let late = |_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time");
-        let broken = |error| Refusal::new(StatusCode::BAD_REQUEST, format!("the body did not arrive: {error}"));
-        let Some(frame) = frame.map_err(late)? else { break };
-        let data = frame.map_err(broken)?.into_data().unwrap_or_default();
+        let Some(frame) = frame.map_err(|_| late())? else { break };
+        let data = frame.map_err(|error| broken(&error))?.into_data().unwrap_or_default();
         size += data.len();
         if size <= max {
             whole.extend_from_slice(&data);
         }
     }
     if size > max { Err(too_large()) } else { Ok(whole.freeze()) }
+}
+
+/// The refusal of a body of which nothing more comes.
+pub fn late() -> Refusal {
+    Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")
+}
+
+/// The refusal of a body that breaks off, or is malformed.
+pub fn broken(why: &dyn Display) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, format!("the body did not arrive: {why}"))
 }
