@@ -9,54 +9,72 @@ use std::{
 };
 use tokio::sync::watch;
 
+/// A topic, and the offset of its log behind what it held when it was added.
+pub type TopicArrival = (Arc<Topic>, u64);
+
 /// See the module's text.
 #[derive(Default)]
 pub struct Topics {
-    by_path: RwLock<HashMap<String, Arc<Topic>>>,
-    /// How often one was added.
-    added: watch::Sender<u64>,
+    listed: RwLock<TopicTable>,
+    /// How many have arrived.
+    arrived: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct TopicTable {
+    by_path: HashMap<String, Arc<Topic>>,
+    /// Every topic that was ever added, in that order. One that was removed may be served again.
+    arrivals: Vec<TopicArrival>,
 }
 
 impl Topics {
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<String, Arc<Topic>>> {
-        self.by_path.read().unwrap_or_else(|p| p.into_inner())
+    fn read(&self) -> RwLockReadGuard<'_, TopicTable> {
+        self.listed.read().unwrap_or_else(|p| p.into_inner())
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<String, Arc<Topic>>> {
-        self.by_path.write().unwrap_or_else(|p| p.into_inner())
+    fn write(&self) -> RwLockWriteGuard<'_, TopicTable> {
+        self.listed.write().unwrap_or_else(|p| p.into_inner())
     }
 
-    /// Serves the topic at its path.
+    /// Serves a new topic at its path.
     pub fn add(&self, topic: Arc<Topic>) {
-        let path = topic.path.clone();
-        self.add_at(&path, topic);
+        let mut listed = self.write();
+        listed.arrivals.push((topic.clone(), topic.log.end()));
+        listed.by_path.insert(comparable(&topic.path).into_owned(), topic);
+        let arrived = listed.arrivals.len();
+        drop(listed);
+        self.arrived.send_modify(|known| *known = arrived.max(*known));
     }
 
-    /// Serves the topic at another path as well.
+    /// Serves a topic that was added before at another path as well, or again.
     pub fn add_at(&self, path: &str, topic: Arc<Topic>) {
-        self.write().insert(comparable(path).into_owned(), topic);
-        self.added.send_modify(|added| *added += 1);
+        self.write().by_path.insert(comparable(path).into_owned(), topic);
     }
 
     /// Changes when a topic was added.
-    pub fn watch(&self) -> watch::Receiver<u64> {
-        self.added.subscribe()
+    pub fn watch(&self) -> watch::Receiver<usize> {
+        self.arrived.subscribe()
+    }
+
+    /// The topics that were added behind the first `known` ones, also those that were removed since.
+    pub fn arrivals(&self, known: usize) -> Vec<TopicArrival> {
+        self.read().arrivals.get(known..).unwrap_or_default().to_vec()
     }
 
     /// Nothing is at this path any more.
     pub fn remove(&self, path: &str) {
-        self.write().remove(&*comparable(path));
+        self.write().by_path.remove(&*comparable(path));
     }
 
     /// The topic at this path, however either of them is escaped.
     pub fn get(&self, path: &str) -> Option<Arc<Topic>> {
-        let topics = self.read();
+        let topics = &self.read().by_path;
         topics.get(path).or_else(|| topics.get(&*comparable(path))).cloned()
     }
 
     /// Every topic once, by its own path.
     pub fn all(&self) -> Vec<Arc<Topic>> {
-        let topics = self.read();
+        let topics = &self.read().by_path;
         let is_own = |(path, topic): &(&String, &Arc<Topic>)| **path == comparable(&topic.path);
         let mut topics: Vec<_> = topics.iter().filter(is_own).map(|(_, topic)| topic.clone()).collect();
         topics.sort_by(|a, b| a.path.cmp(&b.path));

@@ -197,9 +197,10 @@ struct Listening {
 }
 
 fn listen(graphql: Arc<Subscriptions>, asker: Asker) -> impl Stream<Item = Bytes> + Send {
-    let mut changed = graphql.changed.subscribe();
-    changed.mark_changed();
-    let listening = Listening { graphql, asker, known: HashSet::new(), changed, all: SelectAll::new() };
+    let changed = graphql.changed.subscribe();
+    let mut listening = Listening { graphql, asker, known: HashSet::new(), changed, all: SelectAll::new() };
+    // Before the answer: whatever is said behind it is heard.
+    listening.add(false);
     stream::unfold(listening, |mut listening| async { Some((listening.next().await?, listening)) })
 }
 
@@ -212,20 +213,20 @@ impl Listening {
                     // Where it is there again under this name, it is listened to again.
                     Told::Complete | Told::Error(_) => {
                         self.known.remove(&name);
-                        self.add();
+                        self.add(true);
                     }
                     Told::Slow => return None,
                 },
                 changed = self.changed.changed() => {
                     changed.ok()?;
-                    self.add();
+                    self.add(true);
                 }
             }
         }
     }
 
-    fn add(&mut self) {
-        for (name, operation) in self.graphql.begin_others(&self.asker, &mut self.known) {
+    fn add(&mut self, later: bool) {
+        for (name, operation) in self.graphql.begin_others(&self.asker, &mut self.known, later) {
             let told = stream::unfold(Some((name, operation)), |running| async {
                 let (name, mut operation) = running?;
                 let told = operation.next().await;

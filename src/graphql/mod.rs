@@ -84,6 +84,8 @@ pub trait Resolve: Send + Sync {
 /// One of them.
 struct Subscription {
     topic: Arc<Topic>,
+    /// The offset at which the topic was when it got this name.
+    begins: u64,
     /// The type of its values.
     declared: Option<String>,
     resolver: Option<Arc<dyn Resolve>>,
@@ -140,8 +142,11 @@ impl Subscriptions {
         }
         let declared =
             shape::declared(sdl, name).map_err(|why| Refusal(format!("the schema of {name} cannot be read: {why}")))?;
-        let topic = self.streams.register_own(&PATHS.map(|path| format!("{path}{name}")))?;
-        self.named_mut().insert(name.to_owned(), Arc::new(Subscription { topic, declared, resolver }));
+        let (topic, begins) = self.streams.register_own(&PATHS.map(|path| format!("{path}{name}")))?;
+        let mut named = self.named_mut();
+        let begins = begins.or_else(|| Some(named.get(name)?.begins)).unwrap_or_else(|| topic.log.end());
+        named.insert(name.to_owned(), Arc::new(Subscription { topic, begins, declared, resolver }));
+        drop(named);
         self.changed.send_modify(|times| *times += 1);
         Ok(())
     }
@@ -180,12 +185,16 @@ impl Subscriptions {
         Ok((Operation::new(reader, shape, initial), gap))
     }
 
-    /// The others of those that there are now, as who names nothing sees them.
-    fn begin_others(&self, asker: &Asker, known: &mut HashSet<String>) -> Vec<(String, Operation)> {
+    /// The others of those that there are now, as who names nothing sees them. Those that were named since the last look
+    /// are read from their beginning.
+    fn begin_others(&self, asker: &Asker, known: &mut HashSet<String>, later: bool) -> Vec<(String, Operation)> {
         let mut begun = Vec::new();
         for (name, subscription) in self.named().iter() {
             if asker.may_read(&subscription.topic) && known.insert(name.clone()) {
-                let (reader, _) = asker.read(&subscription.topic);
+                let reader = match later {
+                    true => asker.read_from(&subscription.topic, subscription.begins),
+                    false => asker.read(&subscription.topic).0,
+                };
                 let shape = Shape::whole(name, subscription.declared.clone());
                 begun.push((name.clone(), Operation::new(reader, shape, None)));
             }
@@ -201,5 +210,9 @@ impl Asker {
 
     fn read(&self, topic: &Arc<Topic>) -> (Reader, Option<Arc<Gap>>) {
         Reader::new(topic.clone(), self.viewer.clone(), self.form, self.since.as_ref())
+    }
+
+    fn read_from(&self, topic: &Arc<Topic>, offset: u64) -> Reader {
+        Reader::at(topic.clone(), self.viewer.clone(), self.form, offset)
     }
 }

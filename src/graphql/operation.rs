@@ -106,11 +106,16 @@ impl Reader {
             Start::Gap(gap, offset) => (offset, Some(Arc::new(gap))),
             Start::Ahead(_) | Start::Unknown => (topic.log.end(), None),
         };
+        (Reader::at(topic, viewer, form, cursor), gap)
+    }
+
+    /// One that comes now and reads from this offset on.
+    pub fn at(topic: Arc<Topic>, viewer: Arc<Viewer>, form: usize, cursor: u64) -> Self {
         topic.readers.fetch_add(1, Ordering::Relaxed);
         topic.tally.enter(form);
         let (place, straggler) = (topic.roll.enter(&viewer), topic.roll.straggle(&viewer, cursor));
         let changes = topic.log.watch();
-        (Reader { topic, viewer, form, place, straggler, cursor, changes, ending: Ending::Left }, gap)
+        Reader { topic, viewer, form, place, straggler, cursor, changes, ending: Ending::Left }
     }
 
     async fn next(&mut self) -> Got {

@@ -236,6 +236,14 @@ impl Log {
         self.announce(state);
     }
 
+    /// Something will follow after all: who comes from now on waits for it, instead of being told the end.
+    pub fn reopen(&self) {
+        let _turn = self.turn();
+        let mut state = self.state();
+        state.ended = false;
+        self.announce(state);
+    }
+
     /// Wakes whoever watches, though nothing was appended.
     pub fn touch(&self) {
         self.announce(self.state());

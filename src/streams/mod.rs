@@ -104,17 +104,18 @@ impl Streams {
     /// When there can be none.
     pub fn register(&self, path: &str) -> Result<bool, BadPath> {
         check(path)?;
-        Ok(self.open(path, Use::Common).1)
+        Ok(self.open(path, Use::Common).1.is_some())
     }
 
-    /// The stream for what is sent by name only, below a path of the process's own; it is at all of these.
+    /// The stream for what is sent by name only, below a path of the process's own; it is at all of these. A new one is
+    /// told with the offset at which it begins.
     ///
     /// # Errors
     /// When there can be none.
-    pub fn register_own(&self, paths: &[String]) -> Result<Arc<Topic>, BadPath> {
+    pub fn register_own(&self, paths: &[String]) -> Result<(Arc<Topic>, Option<u64>), BadPath> {
         let [path, others @ ..] = paths else { return Err(BadPath("a stream needs a path".into())) };
         paths.iter().try_for_each(|path| check_letters(path))?;
-        let (topic, _) = self.open(path, Use::Own);
+        let (topic, begins) = self.open(path, Use::Own);
         let mut named = self.named();
         for other in others {
             let other = comparable(other);
@@ -122,20 +123,28 @@ impl Streams {
             named.closed.remove(&*other);
             named.open.insert(other.into_owned(), (topic.clone(), Use::Own));
         }
-        Ok(topic)
+        Ok((topic, begins))
     }
 
-    /// The stream at this path, and whether it is new.
-    fn open(&self, path: &str, what_for: Use) -> (Arc<Topic>, bool) {
+    /// The stream at this path, and where it begins if it is new.
+    fn open(&self, path: &str, what_for: Use) -> (Arc<Topic>, Option<u64>) {
         let key = comparable(path);
         let mut named = self.named();
         if let Some((topic, _)) = named.open.get(&*key) {
-            return (topic.clone(), false);
+            return (topic.clone(), None);
         }
-        let topic = named.closed.remove(&*key).unwrap_or_else(|| Arc::new(self.topic(&spelled(path))));
-        self.topics.add(topic.clone());
+        let closed = named.closed.remove(&*key);
+        let topic = closed.clone().unwrap_or_else(|| Arc::new(self.topic(&spelled(path))));
+        let begins = topic.log.end();
+        match closed {
+            Some(_) => {
+                topic.log.reopen();
+                self.topics.add_at(&key, topic.clone());
+            }
+            None => self.topics.add(topic.clone()),
+        }
         named.open.insert(key.into_owned(), (topic.clone(), what_for));
-        (topic, true)
+        (topic, Some(begins))
     }
 
     fn topic(&self, path: &str) -> Topic {
@@ -218,7 +227,10 @@ fn check_letters(path: &str) -> Result<(), BadPath> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audience::{Viewer, from_query};
+    use crate::{
+        audience::{Viewer, from_query},
+        log::Start,
+    };
 
     fn streams(events: u64) -> (Streams, Arc<Topics>) {
         let topics = Arc::new(Topics::default());
@@ -278,7 +290,9 @@ mod tests {
             assert_eq!(counts, Counts { successful, failed: 0 }, "{said}");
         }
         assert_eq!(streams.register("/other"), Ok(true));
-        let own = streams.register_own(&["/graphql/subscription/x".into(), "/also/x".into()]).expect("a topic");
+        let (own, begins) =
+            streams.register_own(&["/graphql/subscription/x".into(), "/also/x".into()]).expect("a topic");
+        assert_eq!(begins, Some(0));
         own.roll.enter(&view(""));
         assert_eq!(streams.send_all(&"x".into()).successful, 3);
         for path in ["/graphql/subscription/x", "/also/x"] {
@@ -312,6 +326,9 @@ mod tests {
         assert!(topics.get("/s").is_none());
         assert_eq!(streams.send("/s", "lost".into(), &Filter::default()), Counts::default());
         assert_eq!(streams.register("/s"), Ok(true));
+        let topic = topics.get("/s").expect("a topic");
+        assert_eq!((topic.log.ended(), topic.log.seek(None, 0)), (false, Start::At(2)), "behind the event and the end");
+        assert_eq!(topics.arrivals(0).len(), 1, "it is the topic that it was");
         streams.send("/s", "two".into(), &Filter::default());
         assert_eq!(topics.get("/s").and_then(|topic| topic.log.last()), Some(before.next()));
     }

@@ -153,6 +153,8 @@ impl Connection {
         let site = self.site.clone();
         let (drained, mut named) = (site.turn_to_leave(), site.topics.watch());
         tokio::pin!(drained);
+        // Something may have been named since the session was resumed.
+        named.mark_changed();
         let mut end = self.take_input(session);
         loop {
             if let Some(end) = end.take() {

@@ -40,6 +40,13 @@ impl Naming {
         }
     }
 
+    /// The name of all events, or the one that their names begin with.
+    pub fn base(&self) -> &str {
+        match self {
+            Naming::Path(name) | Naming::Below(name) => name,
+        }
+    }
+
     /// The name of one event's topic.
     fn name(&self, event: &Event) -> Cow<'_, str> {
         match self {

@@ -6,12 +6,11 @@ use super::{
 };
 use crate::{
     event::Batch,
-    id::Id,
+    id::{Id, Since},
     log::{Entry, Item, Lost, Start},
     pins::PinId,
     proto::wire::MQTT_FORM,
     roll,
-    site::Site,
     tally::Ending,
     topic::Topic,
     units::now_ms,
@@ -63,6 +62,8 @@ pub struct Place {
     presence: Option<Presence>,
     /// What comes next; `None` while a mirror does not know yet what *now* is.
     cursor: Option<u64>,
+    /// What *now* was when a mirror was asked that is still filling (LINKS 8).
+    ahead: Option<Since>,
     /// What lies before came while the client was away: only QoS 1 is kept for it.
     live_from: u64,
     sent: VecDeque<Sent>,
@@ -76,21 +77,35 @@ pub struct Place {
 }
 
 impl Place {
-    /// At the end of the topic, as far as that is known.
-    pub fn new(site: &Site, topic: Arc<Topic>) -> Self {
-        Place {
-            naming: Naming::of(site, &topic),
+    /// At the end of the topic, as far as that is known. A topic that is not served has been silent since its end, and may
+    /// go on behind it.
+    pub fn new(naming: Naming, topic: Arc<Topic>, is_served: bool) -> Self {
+        let mut place = Place {
+            naming,
             changes: topic.log.watch(),
             topic,
             presence: None,
             cursor: None,
+            ahead: None,
             live_from: 0,
             sent: VecDeque::new(),
             repeated: 0,
             lost: None,
             held: false,
             ended: false,
+        };
+        match is_served {
+            true => place.seek(),
+            false => place.cursor = Some(place.topic.log.end()),
         }
+        place
+    }
+
+    /// At this offset of a topic that was named behind the subscription; a mirror begins where others begin to read it.
+    pub fn from(naming: Naming, topic: Arc<Topic>, offset: u64) -> Self {
+        let mut place = Place::new(naming, topic, true);
+        place.cursor = place.cursor.map(|_| offset);
+        place
     }
 
     /// What is read.
@@ -100,12 +115,10 @@ impl Place {
 
     /// What the topic is called, or what its events are called below.
     pub fn name(&self) -> &str {
-        match &self.naming {
-            Naming::Path(name) | Naming::Below(name) => name,
-        }
+        self.naming.base()
     }
 
-    /// The client is there.
+    /// The client is there; `again` where it was away since it subscribed.
     pub fn enter(&mut self, reader: &Reader, again: bool) {
         self.topic.readers.fetch_add(1, Ordering::Relaxed);
         self.topic.tally.enter(MQTT_FORM);
@@ -113,8 +126,8 @@ impl Place {
         (self.repeated, self.held) = (0, false);
         if again {
             self.live_from = self.topic.log.end();
-            self.pin();
         }
+        self.pin();
         self.changes.mark_changed();
     }
 
@@ -147,9 +160,19 @@ impl Place {
         self.held
     }
 
-    /// Whether nothing more will come.
+    /// Whether the topic has ended and nothing of it is left.
+    pub fn is_over(&self) -> bool {
+        self.topic.log.ended() && self.cursor == Some(self.topic.log.end())
+    }
+
+    /// Whether the client is to hear that nothing more will come.
     pub fn has_ended(&self) -> bool {
-        self.ended && self.topic.log.ended() && self.cursor == Some(self.topic.log.end())
+        self.ended && self.is_over()
+    }
+
+    /// The topic is not served any more, and the client has heard that: it waits for the topic's return.
+    pub fn forget_end(&mut self) {
+        self.ended = false;
     }
 
     /// Whether the topic waits for this reader.
@@ -217,10 +240,22 @@ impl Place {
     }
 
     fn begin(&mut self) -> Option<u64> {
-        let (Start::At(offset) | Start::Gap(_, offset)) = self.topic.log.seek(None, now_ms()) else { return None };
-        self.cursor = Some(offset);
+        self.seek();
         self.pin();
         self.cursor
+    }
+
+    /// Finds *now*, or what it was when it was asked for first.
+    fn seek(&mut self) {
+        match self.topic.log.seek(self.ahead.as_ref(), now_ms()) {
+            Start::At(offset) => self.cursor = Some(offset),
+            Start::Gap(gap, offset) => {
+                self.cursor = Some(offset);
+                self.miss(gap.count);
+            }
+            Start::Ahead(since) => self.ahead = Some(since),
+            Start::Unknown => {}
+        }
     }
 
     /// What was sent over another connection and not acknowledged comes first, in order (MQTT 5 §4.4).

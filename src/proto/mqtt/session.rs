@@ -4,11 +4,13 @@
 
 use super::{
     filter::Filter,
-    naming::path_of_name,
+    naming::{Naming, path_of_name},
     packet::{Version, Wish, reason},
     place::{Delivery, Place},
 };
-use crate::{audience::Viewer, id::Id, registry::access::RESERVED, site::Site, tally::Ending, token::Grant};
+use crate::{
+    audience::Viewer, id::Id, registry::access::RESERVED, site::Site, tally::Ending, token::Grant, topic::Topic,
+};
 use bytes::BytesMut;
 use futures_util::future::select_all;
 use std::{
@@ -135,6 +137,8 @@ pub struct Session {
     places: Vec<Place>,
     identifiers: Identifiers,
     own: VecDeque<(Id, Id)>,
+    /// Topics that were looked at, of all that were ever named.
+    looked_at: usize,
     /// Whose turn it is to be read first.
     turn: usize,
 }
@@ -147,8 +151,15 @@ impl Session {
         let mut identifiers = Identifiers { last: self.identifiers.last, used: HashSet::new() };
         identifiers.used.extend(self.places.iter().flat_map(Place::waiting));
         self.identifiers = identifiers;
-        self.places.iter_mut().for_each(|place| place.enter(reader, true));
-        self.find_places(site, reader);
+        for place in &mut self.places {
+            place.enter(reader, true);
+            if !is_served(site, place.topic()) {
+                place.forget_end();
+            }
+        }
+        self.read_named(site, reader, true);
+        // It may have more rights than before.
+        self.read_all(site, reader);
     }
 
     /// The client is gone for now.
@@ -166,8 +177,10 @@ impl Session {
         if !is_allowed(site, reader, &filter) {
             return reason::NOT_AUTHORIZED;
         }
-        let Some(qos) = self.filters.add(filter, wish) else { return reason::QUOTA };
+        // What was named for the filters before must not be taken for what this one finds.
         self.find_places(site, reader);
+        let Some(qos) = self.filters.add(filter, wish) else { return reason::QUOTA };
+        self.read_all(site, reader);
         qos
     }
 
@@ -183,24 +196,53 @@ impl Session {
         if known { reason::SUCCESS } else { reason::NO_SUBSCRIPTION }
     }
 
-    /// Begins to read every topic that a filter reaches, from now on; also one that was named since.
+    /// Begins to read what was named since the last look and a filter reaches, from its first message on.
     pub fn find_places(&mut self, site: &Site, reader: &Reader) {
-        for topic in site.topics() {
-            let known = self.places.iter().any(|place| Arc::ptr_eq(place.topic(), &topic));
-            if known || !reader.may_read(&topic.path) {
-                continue;
+        self.read_named(site, reader, false);
+    }
+
+    /// Does so for a client that may have been away meanwhile.
+    fn read_named(&mut self, site: &Site, reader: &Reader, again: bool) {
+        let named = site.topics.arrivals(self.looked_at);
+        self.looked_at += named.len();
+        for (topic, begins) in named {
+            if let Some(naming) = self.naming_of(site, reader, &topic) {
+                let mut place = Place::from(naming, topic, begins);
+                place.enter(reader, again);
+                self.places.push(place);
             }
-            let mut place = Place::new(site, topic);
-            if self.filters.reach(place.name()) {
+        }
+    }
+
+    /// Begins to read every topic that a filter reaches, from now on; also one that is not served now, since it may be
+    /// again.
+    fn read_all(&mut self, site: &Site, reader: &Reader) {
+        let named = site.topics.arrivals(0);
+        self.looked_at = named.len();
+        for (topic, _) in named {
+            if let Some(naming) = self.naming_of(site, reader, &topic) {
+                let is_served = is_served(site, &topic);
+                let mut place = Place::new(naming, topic, is_served);
                 place.enter(reader, false);
                 self.places.push(place);
             }
         }
     }
 
+    /// How a topic's events are called, where it is to be read and is not yet.
+    fn naming_of(&self, site: &Site, reader: &Reader, topic: &Arc<Topic>) -> Option<Naming> {
+        if self.filters.0.is_empty() {
+            return None;
+        }
+        let naming = Naming::of(site, topic);
+        let is_wanted = self.filters.reach(naming.base()) && reader.may_read(&topic.path);
+        let is_new = || !self.places.iter().any(|place| Arc::ptr_eq(place.topic(), topic));
+        (is_wanted && is_new()).then_some(naming)
+    }
+
     /// Writes what is new, until `out` has about `enough` bytes or too much is unacknowledged.
     pub fn deliver(&mut self, reader: &Reader, out: &mut BytesMut, enough: usize) {
-        let Session { filters, places, identifiers, own, turn } = self;
+        let Session { filters, places, identifiers, own, turn, .. } = self;
         let mut delivery = Delivery { filters, identifiers, own, reader, out, enough };
         *turn = turn.wrapping_add(1);
         for i in 0..places.len() {
@@ -241,13 +283,19 @@ impl Session {
 
     /// Whether it hears anything, and nothing more will come.
     pub fn has_ended(&self) -> bool {
-        !self.places.is_empty() && self.places.iter().all(Place::has_ended) && self.identifiers.in_use() == 0
+        let told = self.places.iter().any(Place::has_ended) && self.places.iter().all(Place::is_over);
+        told && self.identifiers.in_use() == 0
     }
 
     /// Whether a topic waits for it.
     pub fn is_pinned(&self) -> bool {
         self.places.iter().any(Place::is_pinned)
     }
+}
+
+/// Whether readers find this topic at its path.
+fn is_served(site: &Site, topic: &Arc<Topic>) -> bool {
+    site.topic(&topic.path).is_some_and(|served| Arc::ptr_eq(&served, topic))
 }
 
 /// A filter that can mean one topic only says whether the reader may read that; with wildcards it hears what it may.
