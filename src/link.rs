@@ -136,7 +136,7 @@ pub enum GoAway {
     Slow(Option<Id>),
     /// `gone <oldest-id>`: the asked position is no longer retained.
     Gone(Option<Id>),
-    /// `retry <ms>`: not ready yet.
+    /// `retry <ms>`: not ready yet; why may follow.
     Retry(u64),
 }
 
@@ -157,7 +157,7 @@ impl GoAway {
         match word {
             "slow" => Some(GoAway::Slow(Id::parse(rest))),
             "gone" => Some(GoAway::Gone(Id::parse(rest))),
-            "retry" => rest.parse().ok().map(GoAway::Retry),
+            "retry" => rest.split(' ').next()?.parse().ok().map(GoAway::Retry),
             _ => None,
         }
     }
@@ -204,6 +204,7 @@ mod tests {
         for reason in [GoAway::Slow(Some(id(4, 0))), GoAway::Gone(None), GoAway::Retry(250)] {
             assert_eq!(GoAway::parse(&reason.to_text()), Some(reason));
         }
+        assert_eq!(GoAway::parse("retry 1000 the journal cannot be written"), Some(GoAway::Retry(1000)));
         assert_eq!(GoAway::parse("sorry"), None);
     }
 }

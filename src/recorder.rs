@@ -6,8 +6,9 @@ use crate::{event::Batch, id::Id, log::Gap};
 use bytes::Bytes;
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{
-        Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -75,12 +76,56 @@ pub struct Extent {
     pub end: u64,
 }
 
-/// Keeps what happens to a log, in order. It never fails its caller: what it cannot keep it counts, and says so.
-pub trait Recorder: Send {
-    /// Called before anybody can see the entry; the note is kept with it, both or neither.
-    fn record(&mut self, record: &Record<'_>, note: Option<Note>, extent: Extent);
+/// The reason why something was not appended. No reader sees it and no number is used up: it may be tried again.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AppendError {
+    /// The log keeps its upstream's numbers and gives none itself.
+    NotOrigin,
+    /// The recorder cannot keep it.
+    Unrecordable {
+        /// The fault in words.
+        reason: Arc<str>,
+        /// Storage is used up; else it fails.
+        full: bool,
+    },
+}
 
-    /// What lies below this offset is no longer needed, and `end` is where the log ends.
+impl AppendError {
+    /// The same for the rest of a body of which `count` events are published.
+    #[must_use]
+    pub fn behind(self, count: usize) -> Self {
+        match self {
+            AppendError::Unrecordable { reason, full } if count > 0 => {
+                let reason = format!("{reason} (the first {count} events of the body are published)").into();
+                AppendError::Unrecordable { reason, full }
+            }
+            other => other,
+        }
+    }
+}
+
+impl fmt::Display for AppendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AppendError::NotOrigin => f.write_str("the topic takes its events from its upstream only"),
+            AppendError::Unrecordable { reason, .. } => write!(f, "the journal cannot be written: {reason}"),
+        }
+    }
+}
+
+/// Keeps what happens to a log, in order.
+pub trait Recorder: Send {
+    /// Keeps these records, each with its note: all of them or none. Called before anybody can see an entry.
+    ///
+    /// # Errors
+    /// [`AppendError::Unrecordable`]: nothing of it is found by the next start, unless this process dies right now.
+    fn record(&mut self, records: &[(Record<'_>, Option<&Note>)], extent: Extent) -> Result<(), AppendError>;
+
+    /// The log numbers events itself behind this position, with the next record at the latest.
+    fn begin_own(&mut self, id: &Id, extent: Extent);
+
+    /// What lies below this offset is no longer needed, and `end` is where the log ends. Called every now and then, so
+    /// that a recorder that failed can find out whether it works again.
     fn forget(&mut self, extent: Extent);
 
     /// Nothing more will come: the next start finds everything.
@@ -120,7 +165,7 @@ pub struct Vitals {
     pub bytes: AtomicU64,
     /// Times that keeping failed after it had worked.
     pub failures: AtomicU64,
-    /// Events that could not be kept.
+    /// Events that were refused because they could not be kept.
     pub missed: AtomicU64,
     /// Pieces that were found damaged and set aside.
     pub set_aside: AtomicU64,
@@ -140,6 +185,11 @@ impl Vitals {
     /// Set up like this, all well.
     pub fn new(mode: String, waits: bool) -> Self {
         Vitals { mode, waits, ..Vitals::default() }
+    }
+
+    /// Whether it keeps what comes.
+    pub fn is_well(&self) -> bool {
+        self.errors().is_empty()
     }
 
     /// What is wrong now; `None` when all is well.

@@ -199,8 +199,16 @@ impl Site {
         self.ready.store(ready, Ordering::Release);
     }
 
-    /// All listeners are bound, every upstream has connected once, and no drain has begun.
+    /// All listeners are bound, every upstream has connected once, every journal can be written, and no drain has begun.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        self.ready.load(Ordering::Acquire) && self.journal_fault().is_none()
+    }
+
+    /// Which journal cannot be written, and why.
+    pub fn journal_fault(&self) -> Option<String> {
+        self.topics().iter().find_map(|topic| {
+            let error = topic.log.vitals()?.error()?;
+            Some(format!("the journal of {} cannot be written: {error}", topic.path))
+        })
     }
 }

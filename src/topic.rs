@@ -1,14 +1,8 @@
 //! A topic: what one event URL stands for. Stages in front, a log behind.
 
-use crate::{
-    event::{Attrs, Batch, Event, MAX_BATCH, Run, RunBuilder, Seqs},
-    id::{Id, Seq},
-    log::Log,
-    recorder::Note,
-    roll::Roll,
-    tally::Tally,
-    wanted::Wishes,
-};
+mod publish;
+
+use crate::{event::Event, log::Log, roll::Roll, tally::Tally, wanted::Wishes};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -221,87 +215,9 @@ impl Topic {
         self.readers.load(Ordering::Relaxed)
     }
 
-    /// Numbers and appends what a source says, without waiting; callers that may wait ask [`Log::room`] first. Returns
-    /// the first and the last id and the count; `None` when the stages left nothing.
-    pub fn publish(&self, events: Vec<Event>, time: u64) -> Option<(Id, Id, usize)> {
-        self.publish_noted(events, time, None)
-    }
-
-    /// The same with a note that a journal keeps with them: with the last, so that whoever finds it finds all.
-    pub fn publish_noted(&self, events: Vec<Event>, time: u64, mut note: Option<Note>) -> Option<(Id, Id, usize)> {
-        let mut runs = batches(self.through_stages(events)).into_iter().peekable();
-        let mut published = Vec::new();
-        while let Some((run, attrs)) = runs.next() {
-            let note = note.take_if(|_| runs.peek().is_none());
-            published.extend(self.log.publish_noted(run, attrs, time, note));
-        }
-        if let Some(note) = note {
-            self.log.note(note);
-        }
-        let (first, last) = (published.first()?, published.last()?);
-        Some((first.id(0), last.id(last.len() - 1), published.iter().map(|batch| batch.len()).sum()))
-    }
-
-    /// Publishes batch by batch, each when there is room for it, so that one large input overruns nobody.
-    pub async fn publish_with_patience(&self, events: Vec<Event>, time: u64) -> Option<(Id, Id, usize)> {
-        self.publish_patiently_noted(events, time, |_, _| None).await
-    }
-
-    /// The same with a note beside the last batch, made from the first id, where another batch has it, and the count.
-    pub async fn publish_patiently_noted(
-        &self,
-        events: Vec<Event>,
-        time: u64,
-        note: impl FnOnce(Option<&Id>, usize) -> Option<Note>,
-    ) -> Option<(Id, Id, usize)> {
-        let (mut ids, mut count, mut note) = (None::<(Id, Id)>, 0, Some(note));
-        let mut runs = batches(self.through_stages(events)).into_iter().peekable();
-        while let Some((run, attrs)) = runs.next() {
-            self.log.room().await;
-            let last = note.take_if(|_| runs.peek().is_none());
-            let note = last.and_then(|note| note(ids.as_ref().map(|(first, _)| first), count + run.len()));
-            let waits = self.log.vitals().is_some_and(|vitals| vitals.waits);
-            let Some(batch) = aside(waits, || self.log.publish_noted(run, attrs, time, note)) else { continue };
-            let (first, last) = (batch.id(0), batch.id(batch.len() - 1));
-            count += batch.len();
-            ids = Some((ids.map_or(first, |(first, _)| first), last));
-        }
-        ids.map(|(first, last)| (first, last, count))
-    }
-
-    /// Like [`Topic::publish_noted`] for messages that are already laid out.
-    pub fn publish_run(&self, run: Run, time: u64, note: Option<Note>) {
-        if !self.staged && run.bytes().len() <= MAX_BATCH {
-            self.log.publish_noted(run, Vec::new(), time, note);
-        } else {
-            self.publish_noted(events_of(run), time, note);
-        }
-    }
-
     /// Whether an append takes no time to speak of: there is no stage, and no disk.
     pub fn takes_at_once(&self) -> bool {
         !self.staged && self.log.vitals().is_none()
-    }
-
-    /// Appends what an upstream numbered. A stage that drops an event leaves a hole, one that splits it gives
-    /// `S.1 … S.n` (LINKS 3).
-    pub fn keep(&self, batch: Batch) {
-        if !self.staged {
-            self.log.keep(batch);
-            return;
-        }
-        let (mut events, mut seqs) = (Vec::new(), Vec::new());
-        for (i, event) in batch.events() {
-            let results = self.through_stages(vec![event]);
-            seqs.extend(names(batch.seq(i), results.len()));
-            events.extend(results);
-        }
-        let mut seqs = seqs.into_iter();
-        for (run, attrs) in batches(events) {
-            let numbers = Seqs::of(seqs.by_ref().take(run.len()).collect());
-            self.log.keep(Batch::new(batch.epoch().clone(), numbers, batch.time(), run, attrs));
-        }
-        self.log.advance(&batch.id(batch.len() - 1));
     }
 
     fn through_stages(&self, events: Vec<Event>) -> Vec<Event> {
@@ -335,56 +251,4 @@ fn apply(stages: &mut [Box<dyn Stage>], mut events: Vec<Event>) -> Vec<Event> {
 /// FNV-1a, 64 bits: a name that is the same on every machine and version.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
-}
-
-/// What a stage's results for one event are called: itself, or `S.1 … S.n`. The parts of a part get a range of their own,
-/// in order, so that no name is given twice.
-fn names(seq: Seq, results: usize) -> Vec<Seq> {
-    let part = |j: usize| Seq { n: seq.n, k: (seq.k << 16) + j as u32 };
-    match (seq.k, results) {
-        (0, 1) => vec![seq],
-        _ => (1..=results).map(part).collect(),
-    }
-}
-
-fn events_of(run: Run) -> Vec<Event> {
-    let event = |m: crate::event::Message| Event { payload: run.bytes().slice(m.payload), text: m.text, attrs: None };
-    run.messages().map(event).collect()
-}
-
-/// What is known of each event that has attributes, by its index in the run.
-type RunAttrs = Vec<(u32, Arc<Attrs>)>;
-
-/// Lays events into runs of at most [`MAX_BATCH`] bytes, or one event.
-fn batches(events: Vec<Event>) -> Vec<(Run, RunAttrs)> {
-    let (mut done, mut run, mut attrs) = (Vec::new(), RunBuilder::default(), Vec::new());
-    for event in events {
-        if run.size() > 0 && run.size() + event.payload.len() + 10 > MAX_BATCH {
-            done.push((run.finish(), std::mem::take(&mut attrs)));
-        }
-        if let Some(known) = event.attrs {
-            attrs.push((run.len() as u32, known));
-        }
-        run.push(event.text, &event.payload);
-    }
-    if run.size() > 0 {
-        done.push((run.finish(), attrs));
-    }
-    done
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn links_3_no_name_is_given_twice_and_order_holds() {
-        let once: Vec<Seq> = [1, 3].into_iter().flat_map(|n| names(Seq::whole(n), 3)).collect();
-        let twice: Vec<Seq> = once.iter().flat_map(|seq| names(*seq, 2)).collect();
-        for named in [once, twice] {
-            assert!(named.windows(2).all(|pair| pair[0] < pair[1]), "{named:?}");
-        }
-        assert_eq!(names(Seq::whole(5), 1), [Seq::whole(5)]);
-        assert_eq!(names(Seq::whole(5), 0), []);
-    }
 }

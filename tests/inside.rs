@@ -399,17 +399,17 @@ fn arrivals_are_known_by_position() {
     assert_eq!(log.arrived(&id(1)), None);
     let before = Instant::now();
     let two = || Run::of(&[Event::new("a"), Event::new("b")]);
-    log.publish(two(), Vec::new(), 0);
+    log.publish(two(), Vec::new(), 0).expect("it is taken");
     let between = Instant::now();
     log.publish_gap(Some(3), "a test");
-    log.publish(two(), Vec::new(), 0);
+    log.publish(two(), Vec::new(), 0).expect("it is taken");
     for (n, early) in [(1, true), (2, true), (3, false), (5, false), (6, false), (7, false)] {
         let arrived = log.arrived(&id(n)).unwrap_or_else(|| panic!("{n} is there"));
         assert!(arrived >= before && (arrived <= between) == early, "{n}");
     }
     assert_eq!(log.arrived(&id(8)), None, "not there yet");
     assert_eq!(log.arrived(&Id { epoch: Epoch::new(1, 3), seq: Seq::whole(1) }), None, "somebody else's");
-    log.publish(two(), Vec::new(), 0);
+    log.publish(two(), Vec::new(), 0).expect("it is taken");
     assert_eq!(log.arrived(&id(2)), None, "no longer retained");
     assert!(log.arrived(&id(9)).is_some());
 }

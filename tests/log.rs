@@ -16,7 +16,8 @@ use std::{
 use wsevent::{
     event::{Batch, Event, Run, Seqs},
     id::{Epoch, Id, Seq, Since},
-    log::{Entry, Gap, Item, Limits, Log, Lost, News, Numbering, Read, Start, Window},
+    log::{Entry, Gap, Item, Limits, Log, Lost, News, Numbering, Part, Read, Start, Window},
+    recorder::{AppendError, Extent, Note, Record, Recorder},
 };
 
 const GRACE: Duration = Duration::from_secs(30);
@@ -250,7 +251,7 @@ impl Origin {
 
     fn publish(&mut self, n: u64) {
         let texts: Vec<String> = (self.next..self.next + n).map(|n| n.to_string()).collect();
-        self.log.publish(events(&texts), vec![], self.clock);
+        self.log.publish(events(&texts), vec![], self.clock).expect("it is taken");
         for text in texts {
             self.model.push(Row::Event { id: whole(0, self.next), text }, self.clock);
             self.next += 1;
@@ -452,7 +453,7 @@ impl Keeper {
     fn keep(&self, of: u64, rows: &[(Seq, String)]) -> bool {
         let texts: Vec<String> = rows.iter().map(|(_, text)| text.clone()).collect();
         let seqs = Seqs::of(rows.iter().map(|(seq, _)| *seq).collect());
-        self.log.keep(Batch::new(epoch(of), seqs, 7, events(&texts), vec![]))
+        self.log.keep(Batch::new(epoch(of), seqs, 7, events(&texts), vec![])).expect("it is taken")
     }
 
     fn deliver(&mut self, rows: Vec<(Seq, String)>) {
@@ -481,13 +482,15 @@ impl Keeper {
             Told::Gap(n) => {
                 let rows: Vec<_> = (0..n).map(|_| self.next()).collect();
                 let (from, to) = (id(self.born, rows[0].0), id(self.born, rows[n - 1].0));
-                self.log.keep_gap(Gap { from: from.clone(), to: to.clone(), count: None, reason: "".into() });
+                self.log
+                    .keep_gap(Gap { from: from.clone(), to: to.clone(), count: None, reason: "".into() })
+                    .expect("it is taken");
                 self.model.push(Row::Gap { from, to, count: None }, 7);
             }
             Told::GapAgain => {
                 if let Some((seq, _)) = self.told.first() {
                     let (from, to) = (id(self.born, *seq), id(self.born, *seq));
-                    self.log.keep_gap(Gap { from, to, count: Some(1), reason: "".into() });
+                    self.log.keep_gap(Gap { from, to, count: Some(1), reason: "".into() }).expect("it is taken");
                 }
             }
             Told::Reborn if self.born < 3 && !self.told.is_empty() => {
@@ -579,7 +582,7 @@ proptest! {
 
 fn keep(log: &Log, of: u64, from: u64, count: u64) -> bool {
     let texts: Vec<String> = (from..from + count).map(|n| n.to_string()).collect();
-    log.keep(Batch::new(epoch(of), Seqs::From(from), 7, events(&texts), vec![]))
+    log.keep(Batch::new(epoch(of), Seqs::From(from), 7, events(&texts), vec![])).expect("it is taken")
 }
 
 fn gap(from: Id, to: Id, count: Option<u64>) -> Gap {
@@ -604,7 +607,7 @@ fn links_05_a_gap_into_a_new_epoch_does_not_make_that_epochs_positions_gone() {
     let log = keeper(1000);
     keep(&log, 0, 1, 100);
     // The origin was born again: what the old life held back is lost, the new one begins at 1.
-    log.keep_gap(gap(whole(0, 101), whole(1, 0), None));
+    log.keep_gap(gap(whole(0, 101), whole(1, 0), None)).expect("it is taken");
     keep(&log, 1, 1, 10);
     for n in 0..=10 {
         assert_eq!(log.seek(Some(&after(whole(1, n))), 0), Start::At(101 + n), "E2-{n} is held");
@@ -674,7 +677,7 @@ fn links_08_a_mirror_whose_newest_was_lost_upstream_is_complete_behind_the_gap()
     let log = Log::new(Numbering::Keep, limits(1000));
     log.set_upstream_window(Some(Window { oldest: whole(0, 1), next: whole(0, 11) }));
     keep(&log, 0, 1, 8);
-    log.keep_gap(gap(whole(0, 9), whole(0, 10), Some(2)));
+    log.keep_gap(gap(whole(0, 9), whole(0, 10), Some(2))).expect("it is taken");
     assert_eq!(log.seek(None, 0), Start::At(9));
 }
 
@@ -683,7 +686,7 @@ fn links_15_counts_stay_exact_after_an_older_gap_was_evicted() {
     let log = Log::new(Numbering::Own(epoch(0)), limits(4));
     log.publish_gap(Some(2), "lost");
     for n in 3..=40u64 {
-        log.publish(events(&[n.to_string()]), vec![], n);
+        log.publish(events(&[n.to_string()]), vec![], n).expect("it is taken");
     }
     let Start::Gap(gap, _) = log.seek(Some(&after(whole(0, 30))), 0) else { panic!("30 is gone") };
     assert_eq!((gap.from, gap.to, gap.count), (whole(0, 31), whole(0, 36), Some(6)));
@@ -728,7 +731,7 @@ fn links_03_parts_are_resumed_part_by_part() {
     let part = |k| Seq { n: 5, k };
     let seqs = Seqs::of(vec![Seq::whole(4), part(1), part(2), part(3), Seq::whole(6)]);
     let texts: Vec<String> = ["4", "5.1", "5.2", "5.3", "6"].map(String::from).into();
-    log.keep(Batch::new(epoch(0), seqs, 0, events(&texts), vec![]));
+    log.keep(Batch::new(epoch(0), seqs, 0, events(&texts), vec![])).expect("it is taken");
     let table = [
         (whole(0, 3), 0),
         (whole(0, 4), 1),
@@ -746,7 +749,7 @@ fn links_03_parts_are_resumed_part_by_part() {
 #[test]
 fn age_evicts_also_the_newest() {
     let log = Log::new(Numbering::Own(epoch(0)), Limits { age: Some(Duration::from_secs(60)), ..limits(1000) });
-    log.publish(events(&["a".into(), "b".into()]), vec![], 0);
+    log.publish(events(&["a".into(), "b".into()]), vec![], 0).expect("it is taken");
     log.expire(Instant::now());
     assert_eq!(log.base(), 0);
     log.expire(Instant::now() + Duration::from_secs(61));
@@ -805,7 +808,7 @@ impl Blocked {
         match *pull {
             Pull::Publish(n) => {
                 let texts: Vec<String> = (self.next..self.next + n).map(|n| n.to_string()).collect();
-                self.log.publish(events(&texts), vec![], self.next);
+                self.log.publish(events(&texts), vec![], self.next).expect("it is taken");
                 self.next += n;
             }
             Pull::Join { at, named } => self.join(at, named.then(|| "me".to_owned())),
@@ -884,7 +887,7 @@ proptest! {
 fn links_10_what_a_finished_reader_acknowledged_stays_acknowledged() {
     let log = Log::new(Numbering::Own(epoch(0)), limits(1000));
     log.block(1, GRACE);
-    log.publish(events(&["a".into(), "b".into()]), vec![], 0);
+    log.publish(events(&["a".into(), "b".into()]), vec![], 0).expect("it is taken");
     let pin = log.pin(0, None).expect("the policy is block");
     log.ack(pin, 2);
     log.unpin(pin, true);
@@ -895,7 +898,7 @@ fn links_10_what_a_finished_reader_acknowledged_stays_acknowledged() {
 fn links_21_the_pins_of_one_reader_that_came_again_too_soon_do_not_stay_behind() {
     let log = Log::new(Numbering::Own(epoch(0)), limits(1000));
     log.block(1, GRACE);
-    log.publish(events(&["a".into(), "b".into(), "c".into()]), vec![], 0);
+    log.publish(events(&["a".into(), "b".into(), "c".into()]), vec![], 0).expect("it is taken");
     let me = || Some("me".to_owned());
     let first = log.pin(0, me()).expect("the policy is block");
     log.ack(first, 1);
@@ -914,15 +917,106 @@ fn links_20_a_reader_that_starts_behind_the_first_event_does_not_release_it() {
     let log = Log::new(Numbering::Own(epoch(0)), limits(3));
     log.block(1, GRACE);
     for n in 1..=3 {
-        log.publish(events(&[n.to_string()]), vec![], n);
+        log.publish(events(&[n.to_string()]), vec![], n).expect("it is taken");
     }
     let Start::At(now) = log.seek(Some(&Since::Now), 0) else { panic!("now is known") };
     let onlooker = log.pin(now, None).expect("the policy is block");
     for n in 4..=9 {
-        log.publish(events(&[n.to_string()]), vec![], n);
+        log.publish(events(&[n.to_string()]), vec![], n).expect("it is taken");
         log.ack(onlooker, log.end());
     }
     assert_eq!(log.seek(None, 0), Start::At(0), "the first reader without a start gets all of it");
+}
+
+// --- a recorder that refuses ------------------------------------------------------------------------------------------
+
+/// Keeps everything, or nothing while it is told to refuse.
+#[derive(Clone, Default)]
+struct Moody {
+    refuses: Arc<AtomicBool>,
+    kept: Arc<Mutex<Vec<String>>>,
+}
+
+impl Recorder for Moody {
+    fn record(&mut self, records: &[(Record<'_>, Option<&Note>)], _: Extent) -> Result<(), AppendError> {
+        if self.refuses.load(Ordering::SeqCst) {
+            return Err(AppendError::Unrecordable { reason: "a mood".into(), full: false });
+        }
+        let word = |record: &Record<'_>| match record {
+            Record::Batch(batch) => format!("{}..{}", batch.seq(0), batch.last_seq()),
+            Record::Gap(gap) => format!("gap {}", gap.to.seq),
+            other => format!("{other:?}"),
+        };
+        self.kept.lock().expect("no panic").extend(records.iter().map(|(record, _)| word(record)));
+        Ok(())
+    }
+
+    fn begin_own(&mut self, _: &Id, _: Extent) {}
+
+    fn forget(&mut self, _: Extent) {}
+
+    fn close(&mut self) {}
+}
+
+fn moody() -> (Arc<Log>, Moody) {
+    let (log, moody) = (Log::new(Numbering::Own(epoch(0)), limits(100)), Moody::default());
+    log.record_to(Box::new(moody.clone()), Arc::default());
+    (Arc::new(log), moody)
+}
+
+#[test]
+fn links_04_what_a_recorder_refuses_nobody_sees_and_its_numbers_come_next() {
+    let (log, moody) = moody();
+    let say = || log.publish(events(&["x".into(), "y".into()]), vec![], 0);
+    assert_eq!(say().expect("it is taken").last_seq(), Seq::whole(2));
+    moody.refuses.store(true, Ordering::SeqCst);
+    let version = log.version();
+    let part = |text: &str| Part { run: Some(events(&[text.into()])), ..Part::default() };
+    assert!(say().is_err() && log.publish_parts(&[part("a"), part("b")], 0).is_err());
+    assert_eq!((log.end(), log.totals().events, log.version()), (2, 2, version), "no reader is woken either");
+    moody.refuses.store(false, Ordering::SeqCst);
+    let batches = log.publish_parts(&[part("a"), part("b")], 0).expect("it is taken");
+    assert_eq!(batches.iter().map(|batch| batch.last_seq()).collect::<Vec<_>>(), [Seq::whole(3), Seq::whole(4)]);
+    assert_eq!(*moody.kept.lock().expect("no panic"), ["1..2", "3..3", "4..4"]);
+}
+
+#[test]
+fn links_15_a_loss_that_a_recorder_refuses_is_told_before_the_next_event() {
+    let (log, moody) = moody();
+    moody.refuses.store(true, Ordering::SeqCst);
+    log.publish_gap(Some(2), "lost");
+    log.publish_gap(Some(3), "lost again");
+    assert_eq!(log.end(), 0);
+    moody.refuses.store(false, Ordering::SeqCst);
+    let batch = log.publish(events(&["x".into()]), vec![], 0).expect("it is taken");
+    assert_eq!(batch.last_seq(), Seq::whole(6));
+    moody.refuses.store(true, Ordering::SeqCst);
+    log.publish_gap(None, "lost");
+    moody.refuses.store(false, Ordering::SeqCst);
+    log.expire(Instant::now());
+    assert_eq!(*moody.kept.lock().expect("no panic"), ["gap 5", "6..6", "gap 7"], "or when time passes");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_recorder_has_its_turn_before_who_comes_later() {
+    let (log, moody) = moody();
+    moody.refuses.store(true, Ordering::SeqCst);
+    let said = |n: u64| {
+        let log = log.clone();
+        async move { log.until_kept(|| log.publish(events(&[n.to_string()]), vec![], n)).await }
+    };
+    let waiting: Vec<_> = (1..=3).map(|n| tokio::spawn(said(n))).collect();
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(log.end(), 0);
+    moody.refuses.store(false, Ordering::SeqCst);
+    let late = said(4).await.expect("an origin");
+    assert_eq!((late.time(), late.last_seq()), (4, Seq::whole(4)));
+    for (n, waiting) in (1..).zip(waiting) {
+        let batch = waiting.await.expect("no panic").expect("an origin");
+        assert_eq!((batch.time(), batch.last_seq()), (n, Seq::whole(n)));
+    }
 }
 
 // --- threads --------------------------------------------------------------------------------------------------------
@@ -933,7 +1027,7 @@ fn what_is_appended_at_once_is_told_once() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let heard = told.clone();
     log.on_change(move |news| heard.lock().expect("no panic").push(news));
-    let say = || log.publish(events(&["x".into()]), Vec::new(), 0);
+    let say = || log.publish(events(&["x".into()]), Vec::new(), 0).expect("it is taken");
     say();
     log.at_once(|| (say(), say(), say()));
     log.at_once(|| ());
@@ -953,9 +1047,9 @@ fn news_of_others_are_not_held_back_for_longer_than_ours() {
         let log = log.clone();
         std::thread::spawn(move || {
             for _ in 0..2_000 {
-                log.at_once(|| log.publish(events(&["x".into()]), Vec::new(), 0));
+                log.at_once(|| log.publish(events(&["x".into()]), Vec::new(), 0)).expect("it is taken");
                 log.at_once(|| ());
-                log.publish(events(&["x".into()]), Vec::new(), 0);
+                log.publish(events(&["x".into()]), Vec::new(), 0).expect("it is taken");
             }
         })
     });
@@ -970,7 +1064,7 @@ async fn a_source_that_is_far_ahead_waits_until_half_of_its_lead_is_gone() {
     let log = Log::new(Numbering::Own(epoch(0)), limits(100_000));
     let pump = log.add_pump();
     pump.stand(Some((0, 0)));
-    let say = |kib: usize| log.publish(events(&["x".repeat(kib << 10)]), Vec::new(), 0);
+    let say = |kib: usize| log.publish(events(&["x".repeat(kib << 10)]), Vec::new(), 0).expect("it is taken");
     for _ in 0..64 {
         say(10);
     }
@@ -1001,7 +1095,7 @@ fn readers_on_other_threads_see_every_event_in_order_or_are_told() {
     while next <= EVENTS {
         let n = (next % 7 + 1).min(EVENTS + 1 - next);
         let texts: Vec<String> = (next..next + n).map(|n| n.to_string()).collect();
-        log.publish(events(&texts), vec![], next);
+        log.publish(events(&texts), vec![], next).expect("it is taken");
         next += n;
     }
     done.store(true, Ordering::Release);

@@ -225,7 +225,7 @@ impl Pool {
     fn tell(&self, event: &str, data: Value) {
         let now = now_ms();
         let payload = json!({ "event": event, "data": data, "timestamp": now }).to_string();
-        self.news.publish(vec![Event { payload: Bytes::from(payload), text: true, attrs: None }], now);
+        let _ = self.news.publish(vec![Event { payload: Bytes::from(payload), text: true, attrs: None }], now);
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! A directory holds one sub-directory per topic; in it numbered segments, each a row of checksummed records
 //! ([`record`]), and a file that says whether numbers may go on ([`identity`]). An event is written before any reader
-//! sees it. Reading stops at the first damaged record ([`recover`]). A disk that takes nothing more does not stop the
-//! stream: what could not be kept becomes a gap in the journal as soon as there is room again.
+//! sees it. Reading stops at the first damaged record ([`recover`]). What the disk does not take is refused, and the
+//! journal goes on when there is room again.
 //!
 //! Left out on purpose: the end of a stream, because a process that starts again has a source that starts again.
 
 mod identity;
+mod outage;
 pub mod record;
 pub mod recover;
 mod segment;
@@ -93,6 +94,7 @@ impl Store {
         let dir = self.dir.join(directory_name(path));
         let wrong = |error: io::Error| io::Error::new(error.kind(), format!("journal {}: {error}", dir.display()));
         create_dir(&dir).map_err(wrong)?;
+        outage::clear(&dir).map_err(wrong)?;
         let found = recover::recover(&dir, log).map_err(wrong)?;
         let last = log.last();
         let numbered_here = found.own.is_some() && found.own == last.map(|last| last.epoch);

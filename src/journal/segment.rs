@@ -102,6 +102,11 @@ impl Segment {
         if self.torn { self.cut(self.len) } else { Ok(()) }
     }
 
+    /// Whether a failed write left something behind that could not be removed.
+    pub fn is_torn(&self) -> bool {
+        self.torn
+    }
+
     /// Takes back what was appended behind `len`.
     ///
     /// # Errors

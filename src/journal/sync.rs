@@ -1,5 +1,6 @@
 //! When what was written is made safe against the machine's own death: `--journal-sync`.
 
+use super::{outage, segment::Ordinal};
 use crate::{
     recorder::{Vitals, Work},
     units,
@@ -7,8 +8,13 @@ use crate::{
 use std::{
     fmt,
     fs::File,
+    io,
+    path::{Path, PathBuf},
     str::FromStr,
-    sync::{Arc, Mutex, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -59,43 +65,77 @@ impl FromStr for SyncPolicy {
 
 /// Syncs files every now and then on a thread of its own, until its owner is gone.
 pub struct Syncer {
-    due: Mutex<Vec<Arc<File>>>,
+    due: Mutex<Vec<(Ordinal, Arc<File>)>>,
+    failed: Mutex<Option<Doubt>>,
+    /// Whether there is something in it.
+    has_failed: AtomicBool,
 }
 
+/// Segments that could not be synced, and why the last of them could not.
+type Doubt = (Vec<Ordinal>, io::Error);
+
 impl Syncer {
-    /// Starts the thread.
+    /// Starts the thread for the journal in this directory.
     ///
     /// # Errors
     /// When there can be no thread.
-    pub fn start(every: Duration, vitals: Arc<Vitals>) -> std::io::Result<Arc<Self>> {
-        let syncer = Arc::new(Syncer { due: Mutex::default() });
+    pub fn start(every: Duration, dir: PathBuf, vitals: Arc<Vitals>) -> io::Result<Arc<Self>> {
+        let syncer =
+            Arc::new(Syncer { due: Mutex::default(), failed: Mutex::default(), has_failed: AtomicBool::new(false) });
         let owned = Arc::downgrade(&syncer);
-        thread::Builder::new().name("journal".into()).spawn(move || run(&owned, every, &vitals))?;
+        thread::Builder::new().name("journal".into()).spawn(move || run(&owned, every, &dir, &vitals))?;
         Ok(syncer)
     }
 
-    /// The file was written to.
-    pub fn note(&self, file: &Arc<File>) {
-        let mut due = self.due.lock().unwrap_or_else(|p| p.into_inner());
-        if due.last().is_none_or(|last| !Arc::ptr_eq(last, file)) {
-            due.push(file.clone());
+    fn due(&self) -> MutexGuard<'_, Vec<(Ordinal, Arc<File>)>> {
+        self.due.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
+    /// The segment's file was written to.
+    pub fn note(&self, ordinal: Ordinal, file: &Arc<File>) {
+        let mut due = self.due();
+        if due.last().is_none_or(|(_, last)| !Arc::ptr_eq(last, file)) {
+            due.push((ordinal, file.clone()));
         }
+    }
+
+    /// Another file, which is synced, has taken the place of the segment's.
+    pub fn forget(&self, ordinal: Ordinal) {
+        self.due().retain(|(due, _)| *due != ordinal);
+    }
+
+    /// What could not be synced since this was asked last: it must not be synced again, for that may succeed without it.
+    pub fn take_failed(&self) -> Option<Doubt> {
+        if !self.has_failed.load(Ordering::Acquire) {
+            return None;
+        }
+        self.has_failed.store(false, Ordering::Release);
+        self.failed.lock().unwrap_or_else(|p| p.into_inner()).take()
+    }
+
+    /// Whoever learns of it by the vitals finds it here.
+    fn doubt(&self, ordinal: Ordinal, error: io::Error, dir: &Path, vitals: &Vitals) {
+        let mut failed = self.failed.lock().unwrap_or_else(|p| p.into_inner());
+        self.has_failed.store(true, Ordering::Release);
+        if vitals.fail(Work::Syncing, error.to_string()) {
+            let journal = dir.display();
+            tracing::error!(%journal, %error, "the journal cannot be synced: nothing is published until it can");
+        }
+        let mut ordinals = failed.take().map(|(ordinals, _)| ordinals).unwrap_or_default();
+        ordinals.push(ordinal);
+        *failed = Some((ordinals, error));
     }
 }
 
-fn run(owned: &Weak<Syncer>, every: Duration, vitals: &Vitals) {
+fn run(owned: &Weak<Syncer>, every: Duration, dir: &Path, vitals: &Vitals) {
     loop {
         thread::sleep(every);
         let Some(syncer) = owned.upgrade() else { return };
-        let due = std::mem::take(&mut *syncer.due.lock().unwrap_or_else(|p| p.into_inner()));
-        for file in due {
-            match file.sync_data() {
-                Err(error) if vitals.fail(Work::Syncing, error.to_string()) => {
-                    tracing::error!(%error, "the journal cannot be synced: a power cut may cost what it holds");
-                }
-                Ok(()) if vitals.mend(Work::Syncing) => tracing::warn!("the journal can be synced again"),
-                _ => {}
-            }
+        let due = std::mem::take(&mut *syncer.due());
+        for (ordinal, file) in due {
+            let Err(error) = file.sync_data() else { continue };
+            outage::withdraw_for(dir, &error);
+            syncer.doubt(ordinal, error, dir, vitals);
         }
     }
 }

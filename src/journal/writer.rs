@@ -3,6 +3,7 @@
 use super::{
     Found, Store, SyncPolicy,
     identity::{Promise, sync_dir},
+    outage::Outage,
     record::{self, Encoded},
     recover::Piece,
     segment::{self, Ordinal, Segment},
@@ -10,12 +11,12 @@ use super::{
 };
 use crate::{
     id::Id,
-    log::{Gap, Limits, Log},
-    recorder::{Extent, Note, Notes, Own, Record, Recorder, Vitals, Work, learn},
+    log::{Limits, Log},
+    recorder::{AppendError, Extent, Note, Notes, Own, Record, Recorder, Vitals, learn},
     units::now_ms,
 };
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fs::{self, File},
     io,
     path::PathBuf,
@@ -29,27 +30,17 @@ const PARTS: u64 = 8;
 const MIN_SEGMENT: u64 = 64 << 10;
 /// No larger.
 const MAX_SEGMENT: u64 = 16 << 20;
-/// Between two attempts on a disk that takes nothing.
-const RETRY: Duration = Duration::from_secs(1);
-
 /// A segment that is only read again.
-struct Closed {
-    ordinal: Ordinal,
-    len: u64,
+pub(super) struct Closed {
+    pub(super) ordinal: Ordinal,
+    pub(super) len: u64,
     /// All its entries lie below this offset of the log.
     end: u64,
 }
 
-/// What could not be kept.
-struct Missed {
-    /// First and last position, and the number of events.
-    lost: Option<Gap>,
-    retry: Instant,
-}
-
 /// Whether somebody may go on with the numbers that stand in the journal.
 #[derive(Clone, Copy, PartialEq)]
-enum Promised {
+pub(super) enum Promised {
     /// We said so.
     Ours,
     /// It may stand there from an earlier process, or from when we closed.
@@ -60,24 +51,31 @@ enum Promised {
 
 /// See the module's text.
 pub struct Journal {
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     sync: SyncPolicy,
     limits: Limits,
-    closed: VecDeque<Closed>,
+    pub(super) closed: VecDeque<Closed>,
     /// None before the first record.
-    active: Option<Segment>,
+    pub(super) active: Option<Segment>,
     /// When the active segment was begun.
     begun: Instant,
     next: Ordinal,
     place: Option<(Id, Own)>,
     notes: Notes,
-    promise: Promise,
-    promised: Promised,
+    pub(super) promise: Promise,
+    pub(super) promised: Promised,
     /// The active segment holds some.
     entries: bool,
-    missed: Option<Missed>,
-    syncer: Option<Arc<Syncer>>,
-    vitals: Arc<Vitals>,
+    /// The place and the notes are not written yet where the numbers begin.
+    owes_standing: bool,
+    /// While nothing is taken.
+    pub(super) outage: Option<Outage>,
+    /// Segments whose files may lack what was written to them: they are written anew before anything else is.
+    pub(super) doubtful: BTreeSet<Ordinal>,
+    /// The active segment takes nothing more.
+    pub(super) spent: bool,
+    pub(super) syncer: Option<Arc<Syncer>>,
+    pub(super) vitals: Arc<Vitals>,
     /// Held as long as anything may be written.
     _lock: Arc<File>,
 }
@@ -95,7 +93,7 @@ impl Journal {
             None => (None, &found.segments[..]),
         };
         let syncer = match store.sync {
-            SyncPolicy::Interval(every) => Syncer::start(every, vitals.clone())
+            SyncPolicy::Interval(every) => Syncer::start(every, dir.clone(), vitals.clone())
                 .inspect_err(|error| tracing::error!(%error, "the journal is not synced: no thread for it"))
                 .ok(),
             _ => None,
@@ -113,7 +111,10 @@ impl Journal {
             notes: found.notes.clone(),
             promised: Promised::Earlier,
             entries: log.end() > 0,
-            missed: None,
+            owes_standing: false,
+            outage: None,
+            doubtful: BTreeSet::new(),
+            spent: false,
             syncer,
             vitals,
             _lock: store.lock.clone(),
@@ -123,24 +124,28 @@ impl Journal {
         Ok(journal)
     }
 
-    fn measure(&self) {
+    pub(super) fn measure(&self) {
         let closed: u64 = self.closed.iter().map(|segment| segment.len).sum();
         let active = self.active.as_ref().map_or(0, |segment| segment.len);
         self.vitals.bytes.store(closed + active, Ordering::Relaxed);
     }
 
-    fn try_record(&mut self, record: &Record<'_>, note: Option<&Note>, extent: Extent) -> io::Result<()> {
+    /// All of these records in one write, or none.
+    fn try_record(&mut self, records: &[(Record<'_>, Option<&Note>)], extent: Extent) -> Result<(), Failed> {
         if self.is_full() {
-            self.begin_segment(extent.end)?;
+            self.begin_segment(extent.end).map_err(|error| Failed { error, bytes: 0 })?;
         }
         let now = now_ms();
-        let mut records = Vec::with_capacity(1);
-        if let Some(missed) = &self.missed {
-            records.extend(missed.lost.as_ref().map(|lost| record::encode(&Record::Gap(lost), None, now)));
-            records.extend(self.standing(now));
-        }
-        records.push(record::encode(record, note, now));
-        self.append(&records, record)
+        let mut encoded = if self.owes_standing { self.standing(now) } else { Vec::with_capacity(records.len()) };
+        encoded.extend(records.iter().map(|(record, note)| record::encode(record, *note, now)));
+        let entries = records.iter().any(|(record, _)| matches!(record, Record::Batch(_) | Record::Gap(_)));
+        // A place alone is told again by whoever told it.
+        let counts = entries || records.iter().any(|(_, note)| note.is_some());
+        let bytes = encoded.iter().map(|record| record.len() as u64).sum();
+        self.append(&encoded, counts).map_err(|error| Failed { error, bytes })?;
+        self.entries |= entries;
+        self.owes_standing = false;
+        Ok(())
     }
 
     /// Where the log stands and what was noted: what must not go with the segments that said it.
@@ -151,23 +156,26 @@ impl Journal {
         place.chain(notes.map(|note| record::encode(&Record::Nothing, Some(&note), now))).collect()
     }
 
-    fn append(&mut self, records: &[Encoded], last: &Record<'_>) -> io::Result<()> {
+    /// `counts` when somebody is told that it is kept.
+    fn append(&mut self, records: &[Encoded], counts: bool) -> io::Result<()> {
         let Some(active) = &mut self.active else { return Err(io::ErrorKind::NotFound.into()) };
         let before = active.len;
         active.append(records)?;
-        let entry = matches!(last, Record::Batch(_) | Record::Gap(_));
-        let synced = if entry && self.sync == SyncPolicy::Always { active.file.sync_data() } else { Ok(()) };
-        // The promise comes last: until it stands, nobody goes on with these numbers.
-        let stands = self.promised == Promised::Ours;
-        let promised = synced.and_then(|()| if stands { Ok(()) } else { self.promise.give(false) });
-        if promised.is_err() {
+        if counts
+            && self.sync == SyncPolicy::Always
+            && let Err(error) = active.file.sync_data()
+        {
             let _ = active.cut(before);
-            return promised;
+            self.doubtful.insert(active.ordinal);
+            return Err(error);
         }
-        self.promised = Promised::Ours;
-        self.entries |= entry;
+        // The promise comes last: until it stands, nobody goes on with these numbers.
+        if self.promised != Promised::Ours {
+            self.promise.give(false).inspect_err(|_| drop(active.cut(before)))?;
+            self.promised = Promised::Ours;
+        }
         if let Some(syncer) = &self.syncer {
-            syncer.note(&active.file);
+            syncer.note(active.ordinal, &active.file);
         }
         Ok(())
     }
@@ -175,60 +183,37 @@ impl Journal {
     fn is_full(&self) -> bool {
         let size = (self.limits.bytes / PARTS).clamp(MIN_SEGMENT, MAX_SEGMENT);
         let old = self.limits.age.map_or(Duration::MAX, |age| age / PARTS as u32);
-        self.active.as_ref().is_none_or(|active| active.len >= size || self.begun.elapsed() > old)
+        self.active.as_ref().is_none_or(|active| self.spent || active.len >= size || self.begun.elapsed() > old)
     }
 
     fn begin_segment(&mut self, end: u64) -> io::Result<()> {
-        // What was missed comes first, and brings the place and the notes behind it.
-        let head = if self.missed.is_some() { Vec::new() } else { self.standing(now_ms()) };
+        let head = self.standing(now_ms());
         if let Some(active) = &mut self.active {
             active.mend()?;
-            // Notes at its end may not have been: a torn segment that others follow is damage.
-            if self.sync == SyncPolicy::Always {
-                active.file.sync_data()?;
+            // Places at its end may not have been: a torn segment that others follow is damage.
+            if self.sync == SyncPolicy::Always
+                && let Err(error) = active.file.sync_data()
+            {
+                self.doubtful.insert(active.ordinal);
+                return Err(error);
             }
         }
         let segment = Segment::create(&self.dir, self.next, &head)?;
         if self.sync == SyncPolicy::Always {
-            sync_dir(&self.dir)?;
+            sync_dir(&self.dir).inspect_err(|_| drop(fs::remove_file(segment::path(&self.dir, self.next))))?;
         }
         self.next += 1;
         self.begun = Instant::now();
         self.entries = false;
+        self.spent = false;
         if let Some(before) = self.active.replace(segment) {
             self.closed.push_back(Closed { ordinal: before.ordinal, len: before.len, end });
         }
         Ok(())
     }
 
-    fn fail(&mut self, error: &io::Error) {
-        if self.vitals.fail(Work::Writing, error.to_string()) {
-            let journal = self.dir.display();
-            tracing::error!(%journal, %error, "the journal takes nothing more: the stream goes on without it");
-        }
-        let lost = self.missed.take().and_then(|missed| missed.lost);
-        self.missed = Some(Missed { lost, retry: Instant::now() + RETRY });
-        // What is numbered from here on is not on disk: the next start must not go on with these numbers.
-        if self.promised != Promised::Withdrawn {
-            match self.promise.withdraw() {
-                Ok(()) => self.promised = Promised::Withdrawn,
-                Err(why) => {
-                    self.vitals.fail(Work::Writing, format!("{error}; and its state cannot be removed: {why}"));
-                }
-            }
-        }
-    }
-
-    fn miss(&mut self, record: &Record<'_>) {
-        let Some(missed) = &mut self.missed else { return };
-        if let Record::Batch(batch) = record {
-            self.vitals.missed.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        }
-        missed.lost = joined(missed.lost.take(), record);
-    }
-
     /// Places and notes go along with what comes later.
-    fn remember(&mut self, record: &Record<'_>, note: Option<Note>) {
+    fn remember(&mut self, record: &Record<'_>, note: Option<&Note>) {
         match record {
             Record::Batch(batch) => self.stand(batch.id(batch.len() - 1)),
             Record::Gap(gap) => self.stand(gap.to.clone()),
@@ -236,7 +221,7 @@ impl Journal {
             Record::Nothing => {}
         }
         if let Some(note) = note.filter(|note| note.lasting) {
-            learn(&mut self.notes, note);
+            learn(&mut self.notes, note.clone());
         }
     }
 
@@ -245,15 +230,14 @@ impl Journal {
         self.place = Some((id, own));
     }
 
-    fn is_waiting(&self) -> bool {
-        self.missed.as_ref().is_some_and(|missed| Instant::now() < missed.retry)
-    }
-
     fn drop_segments(&mut self, base: u64) {
         while let Some(oldest) = self.closed.front().filter(|oldest| oldest.end <= base) {
             match fs::remove_file(segment::path(&self.dir, oldest.ordinal)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return,
-                _ => drop(self.closed.pop_front()),
+                _ => {
+                    self.doubtful.remove(&oldest.ordinal);
+                    self.closed.pop_front();
+                }
             }
         }
     }
@@ -266,27 +250,37 @@ impl Journal {
     }
 }
 
+/// An append that failed.
+pub(super) struct Failed {
+    pub(super) error: io::Error,
+    /// So many were to be written.
+    pub(super) bytes: u64,
+}
+
 impl Recorder for Journal {
-    fn record(&mut self, record: &Record<'_>, note: Option<Note>, extent: Extent) {
+    fn record(&mut self, records: &[(Record<'_>, Option<&Note>)], extent: Extent) -> Result<(), AppendError> {
         self.drop_segments(extent.base);
-        if !self.is_waiting() {
-            match self.try_record(record, note.as_ref(), extent) {
-                Ok(()) if self.missed.take().is_some() && self.vitals.mend(Work::Writing) => {
-                    tracing::warn!(journal = %self.dir.display(), "the journal takes events again, behind a gap");
-                }
-                Ok(()) => {}
-                Err(error) => self.fail(&error),
-            }
+        self.check()
+            .and_then(|()| self.try_record(records, extent).map_err(|failed| self.fail(&failed)))
+            .inspect_err(|_| self.count_refused(records))?;
+        for (record, note) in records {
+            self.remember(record, *note);
         }
-        self.miss(record);
-        self.remember(record, note);
         self.measure();
+        Ok(())
+    }
+
+    fn begin_own(&mut self, id: &Id, extent: Extent) {
+        let place = Record::Place(id, true);
+        let kept = self.record(&[(place.clone(), None)], extent);
+        self.owes_standing |= kept.is_err();
+        self.remember(&place, None);
     }
 
     fn forget(&mut self, extent: Extent) {
+        let works = self.check().is_ok();
         // Everything is too old: also what the active segment holds.
-        if self.entries && extent.base == extent.end && self.missed.is_none() && self.begin_segment(extent.end).is_err()
-        {
+        if self.entries && extent.base == extent.end && works && self.begin_segment(extent.end).is_err() {
             return;
         }
         self.drop_segments(extent.base);
@@ -294,30 +288,14 @@ impl Recorder for Journal {
     }
 
     fn close(&mut self) {
-        if self.missed.is_some() {
+        self.hear_syncer();
+        if !self.doubtful.is_empty() {
             return;
         }
-        if let Err(error) = self.sync_all().and_then(|()| self.promise.give(true)) {
+        let closed = self.sync_all().inspect_err(|_| drop(self.promise.withdraw()));
+        if let Err(error) = closed.and_then(|()| self.promise.give(true)) {
             tracing::error!(journal = %self.dir.display(), %error, "the journal could not be closed in order");
         }
         self.promised = Promised::Earlier;
     }
-}
-
-/// One gap over both.
-fn joined(before: Option<Gap>, record: &Record<'_>) -> Option<Gap> {
-    let (from, to, count) = match record {
-        Record::Batch(batch) => (batch.id(0), batch.id(batch.len() - 1), Some(batch.len() as u64)),
-        Record::Gap(gap) => (gap.from.clone(), gap.to.clone(), gap.count),
-        Record::Place(..) | Record::Nothing => return before,
-    };
-    let (from, count) = match before {
-        None => (from, count),
-        Some(Gap { from: first, count: already, .. }) => {
-            let sum = already.zip(count).map(|(already, count)| already + count);
-            let count = sum.filter(|_| first.epoch == to.epoch);
-            (first, count)
-        }
-    };
-    Some(Gap { from, to, count, reason: "the journal could not keep it".into() })
 }

@@ -4,6 +4,7 @@
 //! [`Log::read`] with different starts. An entry never changes after append. Loss is an entry too (LINKS 15), so every
 //! cursor that crosses it tells it.
 
+mod append;
 mod hold;
 mod room;
 mod seek;
@@ -11,13 +12,12 @@ mod state;
 mod words;
 
 pub use room::Pump;
-pub use words::{Entry, Gap, Item, Joined, Limits, Lost, News, Numbering, Read, Start, Totals, Window};
+pub use words::{Entry, Gap, Item, Joined, Limits, Lost, News, Numbering, Part, Read, Start, Totals, Window};
 
 use crate::{
-    event::{Attrs, Batch, Run, Seqs},
     id::{Epoch, Id, Seq, Since},
     pins::Pins,
-    recorder::{Note, Record, Recorded, Recorder, Restored, Vitals},
+    recorder::{AppendError, Note, Record, Recorded, Recorder, Restored, Vitals},
 };
 use state::State;
 use std::{
@@ -54,6 +54,8 @@ pub struct Log {
     waiting: AtomicUsize,
     /// How many hold news back for a moment.
     holding: AtomicUsize,
+    /// Who waits for the recorder, in order.
+    held_up: tokio::sync::Mutex<()>,
     watchers: Mutex<Vec<Watcher>>,
     /// How far readers have come, by fan-out thread.
     pumps: Mutex<Vec<Arc<Pump>>>,
@@ -70,6 +72,7 @@ impl Log {
             room: watch::Sender::new(0),
             waiting: AtomicUsize::new(0),
             holding: AtomicUsize::new(0),
+            held_up: tokio::sync::Mutex::new(()),
             watchers: Mutex::new(Vec::new()),
             pumps: Mutex::new(Vec::new()),
         }
@@ -98,20 +101,14 @@ impl Log {
         let mut state = self.state();
         match restored.what {
             Recorded::Batch(batch) => {
-                if let Some(batch) = state.unseen(batch) {
-                    state.take_batch(Arc::new(batch), Some(added));
+                if let Some(batch) = state.unseen(Arc::new(batch)) {
+                    state.take_batch(batch, Some(added));
                 }
             }
             Recorded::Gap(gap) if !state.has_passed(&gap.to) => state.take_gap(gap, Some(added)),
             Recorded::Place(id, _) if !state.has_passed(&id) => state.take_place(&id),
             Recorded::Gap(_) | Recorded::Place(..) | Recorded::Nothing => {}
         }
-    }
-
-    /// Keeps a note that belongs to no entry.
-    pub fn note(&self, note: Note) {
-        let (mut turn, state) = (self.turn(), self.state());
-        drop(self.record(&mut turn, state, &Record::Nothing, Some(note)));
     }
 
     /// Nothing more will be appended: the recorder may close.
@@ -127,103 +124,21 @@ impl Log {
     }
 
     /// Hands over what is about to be appended. Readers go on meanwhile; nothing else is appended, for it is our turn.
+    /// Where it is refused, the log stays as it is.
     fn record<'a>(
         &'a self,
         turn: &mut Turn<'_>,
         state: MutexGuard<'a, State>,
-        record: &Record<'_>,
-        note: Option<Note>,
-    ) -> MutexGuard<'a, State> {
-        let Some(recorder) = turn else { return state };
+        records: &[(Record<'_>, Option<&Note>)],
+    ) -> Result<MutexGuard<'a, State>, AppendError> {
+        let Some(recorder) = turn else { return Ok(state) };
         let extent = state.extent();
         drop(state);
-        recorder.record(record, note, extent);
-        self.state()
+        recorder.record(records, extent)?;
+        Ok(self.state())
     }
 
     // --- writing ---------------------------------------------------------------------------------------------------
-
-    /// Numbers and appends events that the origin publishes; returns the batch. A run longer than
-    /// [`crate::event::MAX_BATCH`] is the caller's to split.
-    pub fn publish(&self, run: Run, attrs: Vec<(u32, Arc<Attrs>)>, time: u64) -> Option<Arc<Batch>> {
-        self.publish_noted(run, attrs, time, None)
-    }
-
-    /// The same with a note that is kept with the events.
-    pub fn publish_noted(
-        &self,
-        run: Run,
-        attrs: Vec<(u32, Arc<Attrs>)>,
-        time: u64,
-        note: Option<Note>,
-    ) -> Option<Arc<Batch>> {
-        let mut turn = self.turn();
-        let mut state = self.state();
-        let Numbering::Own(epoch) = state.numbering.clone() else { return None };
-        let seqs = Seqs::From(state.next_own);
-        state.next_own += run.len() as u64;
-        let batch = Arc::new(Batch::new(epoch, seqs, time, run, attrs));
-        state = self.record(&mut turn, state, &Record::Batch(&batch), note);
-        state.push(batch.last_seq(), Entry::Batch(batch.clone()), None);
-        self.announce(state);
-        Some(batch)
-    }
-
-    /// Appends events that an upstream numbered; what the log already has, by position, is dropped. Says whether
-    /// anything was new. An epoch enters once: one that was left for another does not come back (LINKS 5).
-    pub fn keep(&self, batch: Batch) -> bool {
-        let mut turn = self.turn();
-        let mut state = self.state();
-        let Some(batch) = state.unseen(batch).map(Arc::new) else { return false };
-        state = self.record(&mut turn, state, &Record::Batch(&batch), None);
-        state.take_batch(batch, None);
-        state.arrive();
-        self.announce(state);
-        true
-    }
-
-    /// Appends a loss that an upstream told, or that we noticed on the way (LINKS 15, 17).
-    pub fn keep_gap(&self, gap: Gap) {
-        let mut turn = self.turn();
-        let mut state = self.state();
-        if state.has_passed(&gap.to) {
-            return;
-        }
-        state = self.record(&mut turn, state, &Record::Gap(&gap), None);
-        state.take_gap(gap, None);
-        state.arrive();
-        self.announce(state);
-    }
-
-    /// The origin itself lost something: the gap takes a number of its own, so that it has a place in order.
-    pub fn publish_gap(&self, count: Option<u64>, reason: &str) {
-        let mut turn = self.turn();
-        let mut state = self.state();
-        let Numbering::Own(epoch) = state.numbering.clone() else { return };
-        let from = Seq::whole(state.next_own);
-        // A count from the wire must not use the numbers up.
-        state.next_own += count.unwrap_or(1).clamp(1, 1 << 32);
-        let to = Seq::whole(state.next_own - 1);
-        let id = |seq| Id { epoch: epoch.clone(), seq };
-        let gap = Gap { from: id(from), to: id(to), count, reason: reason.into() };
-        state = self.record(&mut turn, state, &Record::Gap(&gap), None);
-        state.take_gap(gap, None);
-        self.announce(state);
-    }
-
-    /// Nothing of ours is missing up to here, though no event stands there: an upstream or a stage left it out (LINKS 7).
-    pub fn advance(&self, id: &Id) {
-        let mut turn = self.turn();
-        let mut state = self.state();
-        if state.has_passed(id) {
-            return;
-        }
-        state = self.record(&mut turn, state, &Record::Place(id, false), None);
-        state.take_place(id);
-        state.arrive();
-        self.announce(state);
-        self.signal_room();
-    }
 
     /// Nothing will follow (LINKS 18). It is not kept: a source that starts again has more to say.
     pub fn finish(&self) {
@@ -253,7 +168,11 @@ impl Log {
     pub fn become_origin(&self, epoch: Epoch) {
         let mut turn = self.turn();
         let id = Id { epoch, seq: Seq::whole(0) };
-        let mut state = self.record(&mut turn, self.state(), &Record::Place(&id, true), None);
+        if let Some(recorder) = &mut turn {
+            let extent = self.state().extent();
+            recorder.begin_own(&id, extent);
+        }
+        let mut state = self.state();
         state.begin_own(id.epoch);
         state.horizon = Horizon::Reached;
         self.announce(state);
@@ -396,5 +315,7 @@ impl Log {
         if let Some(recorder) = &mut turn {
             recorder.forget(extent);
         }
+        drop(turn);
+        self.settle_gap();
     }
 }

@@ -1,6 +1,9 @@
 //! The window itself, behind the log's lock: slots in order, epochs in order, what may go.
 
-use super::words::{Entry, Gap, Horizon, Limits, Numbering, Totals};
+use super::{
+    append::Owed,
+    words::{Entry, Gap, Horizon, Limits, Numbering, Totals},
+};
 use crate::{
     event::{Batch, Run, Seqs},
     id::{Epoch, Id, Seq},
@@ -44,6 +47,8 @@ pub(super) struct State {
     pub(super) exact: bool,
     pub(super) pins: Option<Pins>,
     pub(super) ended: bool,
+    /// A loss of the origin's that no entry tells yet: its recorder did not take it.
+    pub(super) owed: Option<Owed>,
 }
 
 impl State {
@@ -65,6 +70,7 @@ impl State {
             exact: true,
             pins: None,
             ended: false,
+            owed: None,
         };
         if let Numbering::Own(epoch) = numbering {
             state.begin_own(epoch);
@@ -163,7 +169,7 @@ impl State {
     }
 
     /// The part of a kept batch that is new; `None` when nothing is.
-    pub(super) fn unseen(&self, batch: Batch) -> Option<Batch> {
+    pub(super) fn unseen(&self, batch: Arc<Batch>) -> Option<Arc<Batch>> {
         let Some(run) = self.runs.iter().rfind(|run| run.epoch == *batch.epoch()) else { return Some(batch) };
         if self.runs.back().is_some_and(|back| back.epoch != run.epoch) {
             return None;
@@ -176,7 +182,8 @@ impl State {
         let attrs = events.iter().filter_map(|(i, e)| Some(((i - seen) as u32, e.attrs.clone()?))).collect();
         let seqs = (seen..batch.len()).map(|i| batch.seq(i)).collect();
         let run = Run::of(events.iter().map(|(_, event)| event));
-        (!events.is_empty()).then(|| Batch::new(batch.epoch().clone(), Seqs::Each(seqs), batch.time(), run, attrs))
+        let rest = || Batch::new(batch.epoch().clone(), Seqs::Each(seqs), batch.time(), run, attrs);
+        (!events.is_empty()).then(|| Arc::new(rest()))
     }
 
     /// `added` where it was long ago: what is restored.

@@ -1,9 +1,10 @@
 //! What a log takes and gives: entries, places, answers.
 
 use crate::{
-    event::Batch,
+    event::{Attrs, Batch, Run},
     id::{Epoch, Id, Since},
     pins::PinId,
+    recorder::Note,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -36,6 +37,17 @@ pub struct Gap {
     pub count: Option<u64>,
     /// Why, for the log line.
     pub reason: Arc<str>,
+}
+
+/// One part of what is appended at once: events, and what a recorder keeps with them.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    /// At most [`crate::event::MAX_BATCH`] bytes of events, or one; `None` where there is only a note.
+    pub run: Option<Run>,
+    /// Attributes by the index of their event.
+    pub attrs: Vec<(u32, Arc<Attrs>)>,
+    /// Kept beside them.
+    pub note: Option<Note>,
 }
 
 /// One element of a log.

@@ -13,6 +13,7 @@ use crate::{
     audience,
     event::{Attrs, Event},
     id::Id,
+    recorder::AppendError,
     site::Site,
     topic::Topic,
     units::now_ms,
@@ -77,7 +78,8 @@ impl Form {
 ///
 /// # Errors
 /// 404, 405 where peers may not publish, 413 over the limit, 400 for a body without an event and for what cannot be
-/// read, 409 and 422 for an `Idempotency-Key` that is in use or stands for something else.
+/// read, 409 and 422 for an `Idempotency-Key` that is in use or stands for something else, 503 for what a journal does not
+/// take.
 pub async fn publish(site: &Arc<Site>, parts: &Parts, body: Incoming) -> Result<Value, Refusal> {
     let topic = subscribe::find_topic(site, parts)?;
     if !auth::may_publish(site, parts) {
@@ -91,7 +93,7 @@ pub async fn publish(site: &Arc<Site>, parts: &Parts, body: Incoming) -> Result<
     let body = body::read(body, limit, site.rules.handshake_timeout).await?;
     let events = form.read(&body, max)?;
     let post = Post { topic, events: with_attributes(events, &said), to: said.to, many: form.is_many() };
-    let Some(key) = key else { return Ok(post.publish(None).await) };
+    let Some(key) = key else { return post.publish(None).await };
     let fingerprint = post.fingerprint();
     match site.repeats.begin(&post.topic, &key, fingerprint) {
         Turn::First => {}
@@ -107,10 +109,13 @@ pub async fn publish(site: &Arc<Site>, parts: &Parts, body: Incoming) -> Result<
     let published = tokio::spawn(async move {
         let topic = post.topic.clone();
         let answer = post.publish(Some((&key, fingerprint))).await;
-        site.repeats.settle(&topic, &key, answer.clone());
+        match &answer {
+            Ok(answer) => site.repeats.settle(&topic, &key, answer.clone()),
+            Err(_) => site.repeats.give_up(&topic, &key),
+        }
         answer
     });
-    published.await.map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+    published.await.map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
 }
 
 /// What is to be published.
@@ -123,7 +128,7 @@ struct Post {
 
 impl Post {
     /// A journal keeps the key, and what is said under it, beside the events.
-    async fn publish(self, key: Option<(&str, u64)>) -> Value {
+    async fn publish(self, key: Option<(&str, u64)>) -> Result<Value, Refusal> {
         let Post { topic, events, to, many } = self;
         let readers = || topic.roll.reached(to.as_ref());
         let kept = |fingerprint, count, first: Option<&Id>| Kept {
@@ -135,10 +140,10 @@ impl Post {
         };
         let key = key.filter(|_| topic.log.vitals().is_some());
         let note = |first: Option<&Id>, count| key.map(|(key, said)| kept(said, count, first).note(key));
-        match topic.publish_patiently_noted(events, now_ms(), note).await {
+        Ok(match topic.publish_patiently_noted(events, now_ms(), note).await.map_err(|error| unwritten(&error))? {
             Some((first, last, count)) => kept(0, count, None).answer(&first, &last),
             None => json!({ "id": null, "readers": readers() }),
-        }
+        })
     }
 
     fn fingerprint(&self) -> u64 {
@@ -149,6 +154,11 @@ impl Post {
         }
         hasher.finish()
     }
+}
+
+/// What is not written is not published, and is to be said again.
+pub fn unwritten(error: &AppendError) -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("not published: {error}")).with(header::RETRY_AFTER, "1")
 }
 
 /// What a WebSocket message says.

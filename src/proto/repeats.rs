@@ -3,7 +3,7 @@
 //! them beside these.
 
 use crate::{
-    id::{Id, Since},
+    id::{Id, Seq, Since},
     log::Start,
     recorder::{Note, Tag},
     topic::Topic,
@@ -48,7 +48,7 @@ pub struct Kept {
     pub count: usize,
     /// Whom they reached.
     pub readers: usize,
-    /// The first id, where it is not that of the batch beside which this is kept.
+    /// The first id, where it is not `count` whole numbers before the last one of the batch beside which this is kept.
     pub first: Option<String>,
 }
 
@@ -130,9 +130,18 @@ impl Repeats {
         let keys = topics.entry(path.to_owned()).or_default();
         for tag in tags {
             let (Some(key), Some(kept)) = (tag.name.strip_prefix(KEY), Kept::read(&tag.value)) else { continue };
-            let answer = Some((Some(tag.last.clone()), kept.answer(&tag.first, &tag.last)));
+            let behind = tag.last.seq.n.saturating_sub(kept.count.saturating_sub(1) as u64);
+            let first = Id { seq: Seq::whole(behind.min(tag.first.seq.n)), ..tag.first };
+            let answer = Some((Some(tag.last.clone()), kept.answer(&first, &tag.last)));
             keys.by_key.insert(key.to_owned(), Entry { fingerprint: kept.fingerprint, answer });
             keys.settled.push_back(key.to_owned());
+        }
+    }
+
+    /// Nothing came of it: who says the same again is the first.
+    pub fn give_up(&self, topic: &Topic, key: &str) {
+        if let Some(keys) = self.topics().get_mut(&topic.path) {
+            keys.by_key.remove(key);
         }
     }
 

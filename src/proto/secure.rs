@@ -131,7 +131,7 @@ impl Session {
                 Next::Moved(Ok(Moved::Read(_))) => said = self.take_input(),
                 Next::Moved(Ok(Moved::Flushed)) => {}
                 Next::Moved(Err(error)) => return error.to_string(),
-                Next::Room => self.publish(),
+                Next::Room => said = self.publish(),
                 Next::Late => said = Some(Farewell::Refused),
             }
         }
@@ -188,7 +188,7 @@ impl Session {
         }
         // What was said before a close, or before a fault, counts.
         if !self.waiting.is_empty() && (farewell.is_some() || self.topic.log.has_room()) {
-            self.publish();
+            return self.publish().or(farewell);
         }
         farewell
     }
@@ -219,9 +219,11 @@ impl Session {
         }
     }
 
-    fn publish(&mut self) {
+    /// How to close if it was not taken.
+    fn publish(&mut self) -> Option<Farewell> {
         self.steps.turn_publisher();
-        self.topic.publish(std::mem::take(&mut self.waiting), now_ms());
+        let published = self.topic.publish(std::mem::take(&mut self.waiting), now_ms());
+        published.is_err().then_some(Farewell::Unrecorded)
     }
 
     /// A WebSocket waits for the peer's close frame; HTTP ends here.

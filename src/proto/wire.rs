@@ -229,6 +229,8 @@ pub enum Farewell {
     Expired,
     /// The reader did not say who it is.
     Refused,
+    /// What the peer published was not taken: the journal cannot be written.
+    Unrecorded,
     /// The peer broke a rule.
     Fault(frame::Fault),
     /// The peer closed first: its code comes back (RFC 6455 §5.5.1).
@@ -240,7 +242,7 @@ impl Farewell {
         match self {
             Farewell::Done => frame::code::DONE,
             Farewell::Restart(_) => frame::code::RESTART,
-            Farewell::GoAway(_) => frame::code::TRY_LATER,
+            Farewell::GoAway(_) | Farewell::Unrecorded => frame::code::TRY_LATER,
             Farewell::Expired | Farewell::Refused => frame::code::POLICY,
             Farewell::Fault(fault) => fault.code,
             Farewell::Echo(code) => *code,
@@ -255,6 +257,7 @@ impl Farewell {
             Farewell::GoAway(why) => why.to_text(),
             Farewell::Expired => EXPIRED.into(),
             Farewell::Refused => "authentication needed".into(),
+            Farewell::Unrecorded => format!("{} the journal cannot be written", GoAway::Retry(1000).to_text()),
             Farewell::Fault(fault) => fault.reason.into(),
             Farewell::Echo(_) => String::new(),
         }

@@ -90,7 +90,7 @@ impl Registry {
         let Ok(_turn) = self.checks.acquire().await else { return };
         let asked = timeout(check.timeout, check.ask(&self.dialer)).await;
         let fault = asked.unwrap_or_else(|_| Err("no answer to the check in time".into())).err();
-        self.act(|state, now| ((), state.nodes.checked(&id, fault, now)));
+        let _ = self.act(|state, now| ((), state.nodes.checked(&id, fault, now)));
     }
 }
 

@@ -30,7 +30,11 @@ impl Entry {
 
 /// Every service's keys. A service need not be registered to have some.
 #[derive(Debug, Default)]
-pub struct Configs(HashMap<Arc<str>, BTreeMap<String, Entry>>);
+pub struct Configs {
+    by_service: HashMap<Arc<str>, BTreeMap<String, Entry>>,
+    /// What was there before each change since the last [commit](Self::commit).
+    undo: Vec<(Arc<str>, String, Option<Entry>)>,
+}
 
 impl Configs {
     /// Sets a key; the entry as it is now.
@@ -42,36 +46,58 @@ impl Configs {
         metadata: Map<String, Value>,
         now_ms: u64,
     ) -> Entry {
-        let keys = self.0.entry(service.clone()).or_default();
+        let keys = self.by_service.entry(service.clone()).or_default();
         let version = keys.get(&key).map_or(1, |entry| entry.version + 1);
         let entry = Entry { value, version, metadata, updated_at: now_ms };
-        keys.insert(key, entry.clone());
+        let before = keys.insert(key.clone(), entry.clone());
+        self.undo.push((service.clone(), key, before));
         entry
     }
 
     /// Takes back a key as it was.
     pub fn restore(&mut self, service: Arc<str>, key: String, entry: Entry) {
-        self.0.entry(service).or_default().insert(key, entry);
+        self.by_service.entry(service).or_default().insert(key, entry);
+    }
+
+    /// What has changed so far stays.
+    pub fn commit(&mut self) {
+        self.undo.clear();
+    }
+
+    /// Everything is again as it was at the last [commit](Self::commit).
+    pub fn roll_back(&mut self) {
+        while let Some((service, key, before)) = self.undo.pop() {
+            match before {
+                Some(entry) => self.restore(service, key, entry),
+                None => drop(self.take(&service, &key)),
+            }
+        }
     }
 
     /// One key.
     pub fn get(&self, service: &str, key: &str) -> Option<&Entry> {
-        self.0.get(service)?.get(key)
+        self.by_service.get(service)?.get(key)
     }
 
     /// All keys of a service, in order.
     pub fn all(&self, service: &str) -> impl Iterator<Item = (&String, &Entry)> {
-        self.0.get(service).into_iter().flatten()
+        self.by_service.get(service).into_iter().flatten()
     }
 
     /// Whether there was such a key.
     pub fn delete(&mut self, service: &str, key: &str) -> bool {
-        let Some(keys) = self.0.get_mut(service) else { return false };
-        let known = keys.remove(key).is_some();
+        let Some(entry) = self.take(service, key) else { return false };
+        self.undo.push((service.into(), key.to_owned(), Some(entry)));
+        true
+    }
+
+    fn take(&mut self, service: &str, key: &str) -> Option<Entry> {
+        let keys = self.by_service.get_mut(service)?;
+        let entry = keys.remove(key);
         if keys.is_empty() {
-            self.0.remove(service);
+            self.by_service.remove(service);
         }
-        known
+        entry
     }
 }
 
@@ -87,6 +113,11 @@ mod tests {
         assert!(configs.delete("a", "k") && !configs.delete("a", "k") && configs.get("a", "k").is_none());
         assert_eq!(set(&mut configs), 1);
         assert_eq!(configs.all("a").count(), 1);
+        configs.commit();
+        assert_eq!(set(&mut configs), 2);
+        assert!(configs.delete("a", "k"));
+        configs.roll_back();
+        assert_eq!(configs.get("a", "k").map(|entry| entry.version), Some(1), "as it was");
         assert_eq!(configs.all("b").count(), 0);
     }
 }

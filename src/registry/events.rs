@@ -54,6 +54,14 @@ impl Fact {
         }
     }
 
+    /// The instance whose circuit has changed, if that is what has happened.
+    pub fn circuit(&self) -> Option<&Instance> {
+        match self {
+            Fact::CircuitOpen(of, _) | Fact::CircuitHalfOpen(of) | Fact::CircuitClosed(of) => Some(of),
+            _ => None,
+        }
+    }
+
     fn data(&self) -> Value {
         match self {
             Fact::Registered(of)

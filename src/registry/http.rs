@@ -9,6 +9,7 @@ use crate::{
         origin,
         subscribe::{Peer, Refusal, query_pairs},
     },
+    recorder::AppendError,
     site::Site,
     topic::Topic,
 };
@@ -97,6 +98,13 @@ impl Answer {
 impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Self {
         Answer { headers: refusal.headers, ..Answer::error(refusal.status, &refusal.error) }
+    }
+}
+
+impl From<AppendError> for Answer {
+    fn from(error: AppendError) -> Self {
+        let refusal = Answer::error(StatusCode::SERVICE_UNAVAILABLE, &format!("not changed: {error}"));
+        refusal.with(header::RETRY_AFTER, "1")
     }
 }
 

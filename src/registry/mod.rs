@@ -21,7 +21,11 @@ mod registration;
 mod routes;
 pub mod users;
 
-use crate::{net::Dialer, recorder::Notes, topic::Topic};
+use crate::{
+    net::Dialer,
+    recorder::{AppendError, Notes, Vitals},
+    topic::Topic,
+};
 use access::Access;
 use config::Configs;
 use events::Fact;
@@ -83,6 +87,8 @@ struct State {
     nodes: Nodes,
     configs: Configs,
     rates: Rates,
+    /// Circuits that changed while the journal could not be written: the newest fact of each instance.
+    untold: Vec<Fact>,
 }
 
 impl Registry {
@@ -91,11 +97,12 @@ impl Registry {
         let (mut nodes, mut configs) = (Nodes::new(settings.patience), Configs::default());
         memory::restore(kept, &mut nodes, &mut configs, Moment::now());
         nodes.take_changed();
+        nodes.commit();
         Registry {
             settings,
             topic,
             access: access.map(Arc::new),
-            state: Mutex::new(State { nodes, configs, rates: Rates::default() }),
+            state: Mutex::new(State { nodes, configs, rates: Rates::default(), untold: Vec::new() }),
             sooner: Notify::new(),
             dialer,
             relayed: Arc::default(),
@@ -120,7 +127,7 @@ impl Registry {
     /// it is well.
     pub async fn run(self: Arc<Self>) {
         loop {
-            for (id, check) in self.act(|state, now| (state.nodes.due_checks(now), None)) {
+            for (id, check) in self.act(|state, now| (state.nodes.due_checks(now), None)).unwrap_or_default() {
                 tokio::spawn(self.clone().check(id, check));
             }
             let due = self.state().nodes.due().unwrap_or_else(|| Instant::now() + IDLE);
@@ -136,42 +143,77 @@ impl Registry {
         self.state.lock().unwrap_or_else(|p| p.into_inner())
     }
 
-    /// One step: what was due, then the change that a command makes, then the facts of both.
-    fn act<T>(&self, change: impl FnOnce(&mut State, Moment) -> (T, Option<Fact>)) -> T {
+    /// One step: what was due and its facts, then the change that a command makes and its facts.
+    ///
+    /// # Errors
+    /// When the journal does not take the command's facts: then nothing has changed. Nobody expires meanwhile.
+    fn act<T>(&self, change: impl FnOnce(&mut State, Moment) -> (T, Option<Fact>)) -> Result<T, AppendError> {
         let mut state = self.state();
         let now = Moment::now();
         let before = state.nodes.due();
-        let mut facts = state.nodes.tick(now);
+        let facts = state.nodes.tick(now, self.topic.log.vitals().is_none_or(Vitals::is_well));
+        if let Err(error) = self.tell(&facts, &mut state, now) {
+            tracing::debug!(%error, "who is silent for too long stays");
+        }
         let (answer, fact) = change(&mut state, now);
-        facts.extend(fact);
-        self.tell(&facts, &mut state, now);
+        let told = self.tell(fact.as_slice(), &mut state, now);
         let due = state.nodes.due();
         drop(state);
         if due.is_some_and(|due| before.is_none_or(|before| due < before)) {
             self.sooner.notify_one();
         }
-        answer
+        told.map(|()| answer)
     }
 
-    /// Before anybody can know of a change, the journal does.
-    fn tell(&self, facts: &[Fact], state: &mut State, now: Moment) {
+    /// Before anybody can know of a change, the journal does; one that it does not take is taken back.
+    fn tell(&self, facts: &[Fact], state: &mut State, now: Moment) -> Result<(), AppendError> {
         let changed = state.nodes.take_changed();
-        if self.topic.log.vitals().is_none() {
-            if !facts.is_empty() {
-                self.topic.publish(facts.iter().map(|fact| fact.event(now.ms)).collect(), now.ms);
+        if facts.is_empty() && changed.is_empty() && state.untold.is_empty() {
+            state.commit();
+            return Ok(());
+        }
+        let mut group: Vec<_> = state.untold.iter().map(|fact| (vec![fact.event(now.ms)], None)).collect();
+        let nodes = changed.iter().filter_map(|id| state.nodes.get(id));
+        group.extend(nodes.map(|node| (Vec::new(), Some(memory::note_of_node(node)))));
+        group.extend(facts.iter().map(|fact| (vec![fact.event(now.ms)], memory::note_of(fact, &state.nodes))));
+        let told = self.topic.publish_group(group, now.ms);
+        match told {
+            Ok(_) => {
+                state.untold.clear();
+                state.commit();
+                Ok(())
             }
-            return;
-        }
-        for node in changed.iter().filter_map(|id| state.nodes.get(id)) {
-            self.topic.log.note(memory::note_of_node(node));
-        }
-        for fact in facts {
-            self.topic.publish_noted(vec![fact.event(now.ms)], now.ms, memory::note_of(fact, &state.nodes));
+            Err(error) => {
+                state.roll_back(now);
+                let lasting = facts.iter().filter(|fact| !state.postpone(fact)).count();
+                if lasting == 0 && changed.is_empty() { Ok(()) } else { Err(error) }
+            }
         }
     }
 
     fn count(&self, failed: bool) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.errors.fetch_add(u64::from(failed), Ordering::Relaxed);
+    }
+}
+
+impl State {
+    fn commit(&mut self) {
+        self.nodes.commit();
+        self.configs.commit();
+    }
+
+    fn roll_back(&mut self, now: Moment) {
+        self.nodes.roll_back(now);
+        self.configs.roll_back();
+    }
+
+    /// A circuit protects its instance whether or not the journal can be written: what it did is told later. Says whether
+    /// the fact is of this kind.
+    fn postpone(&mut self, fact: &Fact) -> bool {
+        let Some(of) = fact.circuit() else { return false };
+        self.untold.retain(|earlier| earlier.circuit() != Some(of));
+        self.untold.push(fact.clone());
+        true
     }
 }

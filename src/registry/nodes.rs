@@ -4,6 +4,7 @@
 
 mod checks;
 mod circuits;
+mod undo;
 
 use super::{
     events::{Fact, Instance},
@@ -17,6 +18,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use undo::Undo;
 
 /// While the guard holds, silent instances are looked at again so soon.
 const HELD_FOR: Duration = Duration::from_secs(1);
@@ -50,6 +52,8 @@ pub struct Nodes {
     guard: Guard,
     /// What is to be kept of these changed, and no fact says it.
     changed: Vec<Arc<str>>,
+    /// What has changed since the last [commit](Self::commit), newest last.
+    undo: Vec<Undo>,
 }
 
 impl Nodes {
@@ -66,6 +70,7 @@ impl Nodes {
             checks: BTreeSet::new(),
             guard: Guard::new(patience.expiry_guard, patience.heartbeat_timeout),
             changed: Vec::new(),
+            undo: Vec::new(),
         }
     }
 
@@ -116,6 +121,7 @@ impl Nodes {
         if let Some(node) = self.by_id.get_mut(&id) {
             self.looks.remove(&(node.look, id.clone()));
             if (&node.metadata, node.ttl) != (&registration.metadata, registration.ttl) {
+                self.undo.push(Undo::change(node));
                 (node.metadata, node.ttl) = (registration.metadata, registration.ttl);
                 self.changed.push(id.clone());
             }
@@ -126,12 +132,9 @@ impl Nodes {
         }
         let service = self.services.get_key_value(registration.service.as_str()).map(|(name, _)| name.clone());
         let service = service.unwrap_or_else(|| registration.service.into());
-        let instance = Instance { service: service.clone(), node: id.clone() };
+        let instance = Instance { service, node: id.clone() };
         let place = self.next_place;
         self.next_place += 1;
-        self.services.entry(service).or_default().order.insert(place, id.clone());
-        self.by_address.entry(registration.address.clone()).or_default().insert(id.clone());
-        self.looks.insert((look, id.clone()));
         let node = Node {
             instance: instance.clone(),
             address: registration.address,
@@ -150,9 +153,18 @@ impl Nodes {
             ttl: registration.ttl,
             look,
         };
-        self.by_id.insert(id.clone(), node);
+        self.insert(node);
+        self.undo.push(Undo::Added(id.clone()));
         self.plan_check(&id, now.at);
         (id, Some(Fact::Registered(instance)))
+    }
+
+    fn insert(&mut self, node: Node) {
+        let id = node.instance.node.clone();
+        self.services.entry(node.instance.service.clone()).or_default().order.insert(node.place, id.clone());
+        self.by_address.entry(node.address.clone()).or_default().insert(id.clone());
+        self.looks.insert((node.look, id.clone()));
+        self.by_id.insert(id, node);
     }
 
     /// Hears from an instance; `None` when it is unknown. Its next look is found to be due later when it comes, so that a
@@ -172,9 +184,11 @@ impl Nodes {
     /// Sends nobody to an instance, or again; whether it is known.
     pub fn set_maintenance(&mut self, name: &str, on: bool) -> bool {
         let Some(node) = self.get_mut(name) else { return false };
+        let before = Undo::change(node);
         node.maintenance = on;
         let id = node.instance.node.clone();
         self.changed.push(id);
+        self.undo.push(before);
         true
     }
 
@@ -197,14 +211,14 @@ impl Nodes {
         [&self.looks, &self.reopenings, &self.checks].into_iter().filter_map(first).min()
     }
 
-    /// Time passes: circuits become half open, and who was silent for too long goes.
-    pub fn tick(&mut self, now: Moment) -> Vec<Fact> {
+    /// Time passes: circuits become half open, and who was silent for too long goes, if anybody `may_go` now.
+    pub fn tick(&mut self, now: Moment, may_go: bool) -> Vec<Fact> {
         let mut facts = self.half_open(now);
-        facts.extend(self.expire(now));
+        facts.extend(self.expire(now, may_go));
         facts
     }
 
-    fn expire(&mut self, now: Moment) -> Vec<Fact> {
+    fn expire(&mut self, now: Moment, may_go: bool) -> Vec<Fact> {
         let mut overdue = Vec::new();
         // Silence must be longer than allowed, not just as long.
         while let Some((_, id)) = pop_due(&mut self.looks, |due| due < now.at) {
@@ -215,7 +229,7 @@ impl Nodes {
         if overdue.is_empty() {
             return Vec::new();
         }
-        if !self.guard.lets_go(overdue.len(), self.by_id.len(), now.at) {
+        if !may_go || !self.guard.lets_go(overdue.len(), self.by_id.len(), now.at) {
             overdue.iter().for_each(|id| self.look_again(id, now.at + HELD_FOR));
             return Vec::new();
         }
@@ -230,6 +244,13 @@ impl Nodes {
     }
 
     fn take(&mut self, id: &Arc<str>) -> Option<Instance> {
+        let node = self.remove(id)?;
+        let instance = node.instance.clone();
+        self.undo.push(Undo::Taken(Box::new(node)));
+        Some(instance)
+    }
+
+    fn remove(&mut self, id: &Arc<str>) -> Option<Node> {
         self.check_at(id, None);
         let node = self.by_id.remove(id)?;
         self.looks.remove(&(node.look, id.clone()));
@@ -249,7 +270,7 @@ impl Nodes {
                 self.services.remove(service);
             }
         }
-        Some(node.instance)
+        Some(node)
     }
 }
 
@@ -292,7 +313,7 @@ mod tests {
         }
 
         pub fn tick(&mut self, ms: u64) -> Vec<String> {
-            let facts = self.nodes.tick(self.at(ms));
+            let facts = self.nodes.tick(self.at(ms), true);
             facts.iter().map(|fact| format!("{} {}", fact.name(), node_of(fact))).collect()
         }
     }

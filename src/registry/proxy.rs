@@ -96,7 +96,7 @@ impl<'a> Round<'a> {
             let found = found.map(|node| (node.instance.node.clone(), node.address.clone()));
             (found.and_then(|(id, address)| Some((state.nodes.hold(&id)?, id, address))), None)
         });
-        let (passing, id, address) = taken?;
+        let (passing, id, address) = taken.ok()??;
         self.tried.push(id.clone());
         Some(Instance { registry: self.registry.clone(), id, address, asked: Instant::now(), _passing: passing })
     }
@@ -159,7 +159,7 @@ impl Instance {
     }
 
     fn report(&self, success: bool) {
-        self.registry.act(|state, now| {
+        let _ = self.registry.act(|state, now| {
             let known = state.nodes.report(&self.id, success, now);
             ((), known.and_then(|(_, fact)| fact))
         });
@@ -176,7 +176,7 @@ pub fn url(address: &str) -> Option<Url> {
 impl Hold for Instance {
     fn succeeded(&self) {
         let ms = self.asked.elapsed().as_secs_f64() * 1000.0;
-        self.registry.act(|state, _| (state.nodes.note_response_time(&self.id, ms), None));
+        let _ = self.registry.act(|state, _| (state.nodes.note_response_time(&self.id, ms), None));
         self.report(true);
     }
 

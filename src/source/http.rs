@@ -208,8 +208,8 @@ async fn take(feed: &mut Feed, told: Vec<Told>, max: usize) -> Vec<Duration> {
         }
         feed.events(before, at).await;
         match told {
-            Told::Event(id, ..) => feed.refuse(id, "larger than --max-message"),
-            Told::Gap(gap) => feed.gap(gap),
+            Told::Event(id, ..) => feed.refuse(id, "larger than --max-message").await,
+            Told::Gap(gap) => feed.gap(gap).await,
             Told::Position(id) => feed.advance(id),
             Told::Foreign(_) | Told::Retry(_) => {}
         }

@@ -14,8 +14,7 @@ pub async fn run(topic: Arc<Topic>, serve_address: String) {
     pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
     for n in 0u64.. {
         pace.tick().await;
-        topic.log.room().await;
-        topic.publish(vec![Event::new(dummy(n, &serve_address))], now_ms());
+        topic.publish_with_patience(vec![Event::new(dummy(n, &serve_address))], now_ms()).await;
     }
 }
 

@@ -284,18 +284,23 @@ impl<'a> Session<'a> {
                 if stretch.count > 0 {
                     let topic = self.feed.topic.clone();
                     topic.log.room().await;
-                    topic.log.at_once(|| self.take_runs(stretch));
+                    if topic.log.vitals().is_some() {
+                        let (run, first) = self.take_run(&stretch);
+                        self.feed.run_with_patience(run, first).await;
+                    } else {
+                        topic.log.at_once(|| self.take_runs(stretch));
+                    }
                     continue;
                 }
             }
             match self.inbound.next() {
                 Ok(None) => return Ok(()),
                 Ok(Some(got)) => self.take(got).await?,
-                Err(fault) if self.is_link && self.inbound.refuse(&fault) => self.refuse(fault.reason),
+                Err(fault) if self.is_link && self.inbound.refuse(&fault) => self.refuse(fault.reason).await,
                 Err(fault) => {
                     let _ = self.close(fault.code, fault.reason).await;
                     if self.inbound.refuse(&fault) {
-                        self.feed.refuse(None, fault.reason);
+                        self.feed.refuse(None, fault.reason).await;
                     }
                     return Err(Failure::lost(&fault));
                 }
@@ -327,14 +332,19 @@ impl<'a> Session<'a> {
     fn take_runs(&mut self, mut stretch: Stretch) {
         let goes_on = self.feed.topic.takes_at_once();
         while stretch.count > 0 {
-            let run = Run::from_frames(self.inbound.buf.split_to(stretch.len).freeze(), stretch.count);
-            let first = self.number(run.len());
+            let (run, first) = self.take_run(&stretch);
             self.feed.run(run, first);
             if !goes_on || !self.feed.topic.log.has_room() {
                 return;
             }
             stretch = self.plain_stretch();
         }
+    }
+
+    fn take_run(&mut self, stretch: &Stretch) -> (Run, Option<(Id, u64)>) {
+        let run = Run::from_frames(self.inbound.buf.split_to(stretch.len).freeze(), stretch.count);
+        let first = self.number(run.len());
+        (run, first)
     }
 
     async fn take(&mut self, got: Got) -> Result<(), Failure> {
@@ -376,7 +386,7 @@ impl<'a> Session<'a> {
                 tracing::warn!(%from, %to, count, "upstream tells a gap");
                 let (next, ms) = (Id { seq: to.seq.after(), ..to.clone() }, now_ms());
                 self.position = Some(Position { next, ms, told: Instant::now() });
-                self.feed.gap(Gap { from, to, count, reason: "told by the upstream".into() });
+                self.feed.gap(Gap { from, to, count, reason: "told by the upstream".into() }).await;
             }
             Signal::Attributes(_) => self.attrs = Some(None),
             Signal::End(_) => {
@@ -409,14 +419,14 @@ impl<'a> Session<'a> {
     }
 
     /// A message was refused: its place becomes a gap (LINKS 17). Of announced attributes only they are lost.
-    fn refuse(&mut self, reason: &str) {
+    async fn refuse(&mut self, reason: &str) {
         if self.attrs == Some(None) {
             self.attrs = Some(Some(Arc::default()));
             return;
         }
         self.attrs = None;
         let id = self.number(1).map(|(id, _)| id);
-        self.feed.refuse(id, reason);
+        self.feed.refuse(id, reason).await;
     }
 
     async fn close(&mut self, code: u16, reason: &str) -> io::Result<()> {

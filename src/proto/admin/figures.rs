@@ -71,8 +71,11 @@ fn process(site: &Site, all: &mut Families) {
     all.gauge("build_info", "What runs here").put(build, 1);
     all.add(MetricType::Gauge, Some(Unit::Seconds), "start_time", "When the process began, in Unix time")
         .put(Vec::new(), site.inside.started.1 / 1000);
-    all.gauge("ready", "Whether all listeners are bound and every upstream has connected once")
-        .put(Vec::new(), site.is_ready().into());
+    all.gauge(
+        "ready",
+        "Whether all listeners are bound, every upstream has connected once, and every journal can be written",
+    )
+    .put(Vec::new(), site.is_ready().into());
     all.gauge("connections", "Connections open now").put(Vec::new(), site.connections() as u64);
     all.gauge("connections_limit", "Connections at most").put(Vec::new(), site.rules.max_connections as u64);
     let help = "Log lines that standard error did not take";
@@ -119,7 +122,7 @@ fn journals(topics: &Topics, all: &mut Families) {
     });
     let help = "Times that the journal failed after it had worked";
     each(all.counter("journal_failures", help), |it| it.failures.load(Ordering::Relaxed));
-    let help = "Events that the journal could not keep";
+    let help = "Events that were refused because the journal could not be written";
     each(all.counter("journal_missed_events", help), |it| it.missed.load(Ordering::Relaxed));
     let help = "Damaged pieces that were set aside";
     each(all.gauge("journal_set_aside", help), |it| it.set_aside.load(Ordering::Relaxed));

@@ -150,7 +150,8 @@ fn ready(site: &Site) -> Result<Answer, Refusal> {
     if site.is_ready() {
         return Ok(Answer::json(&json!({ "status": "ready" })));
     }
-    Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not ready").with(header::RETRY_AFTER, "1"))
+    let why = site.journal_fault().map_or_else(|| "not ready".into(), |why| format!("not ready: {why}"));
+    Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why).with(header::RETRY_AFTER, "1"))
 }
 
 #[cfg(test)]

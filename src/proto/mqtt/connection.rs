@@ -13,6 +13,7 @@ use super::{
 use crate::{
     inbound::Stream,
     proto::{auth, line::Moved, shard::STALLED, ws::frame},
+    recorder::AppendError,
     site::Site,
     tally::Ending,
     units::now_ms,
@@ -30,6 +31,8 @@ use tokio::time::timeout;
 const ENOUGH: usize = 64 << 10;
 /// Between two looks at the kernel's view of a client that a topic waits for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Why a message is not acknowledged.
+const NOT_WRITTEN: &str = "the journal cannot be written";
 /// Nothing is due.
 const NEVER: Duration = Duration::from_secs(3600);
 
@@ -181,8 +184,7 @@ impl Connection {
                 () = session.changed(), if !full => {}
                 _ = named.changed() => session.find_places(&site, &self.reader),
                 () = room(self.waiting.as_ref()), if self.waiting.is_some() => {
-                    self.say_waiting(session);
-                    end = self.take_input(session);
+                    end = self.say_waiting(session).or_else(|| self.take_input(session));
                 }
                 () = tokio::time::sleep_until(due.into()) => end = self.overdue(session),
                 () = sitter.taken_over() => return End::Goodbye(reason::TAKEN_OVER, "session taken over", Ending::Left),
@@ -295,28 +297,42 @@ impl Connection {
                 let room = said.topic.log.has_room();
                 self.waiting = Some(said);
                 if room {
-                    self.say_waiting(session);
+                    return self.say_waiting(session);
                 }
+                None
             }
-            Err((code, id)) => {
-                tracing::debug!(code, "MQTT message refused");
-                match (version, id) {
-                    (_, None) => {}
-                    (Version::V5, Some(id)) => write::puback(&mut self.out, version, id, code),
-                    (Version::V4, Some(_)) => return Some(Fault { code, why: "this may not be said here" }.into()),
-                }
-            }
+            Err((code, id)) => self.refuse(code, id, "this may not be said here"),
         }
-        None
     }
 
-    fn say_waiting(&mut self, session: &mut Session) {
-        let Some(Speech { topic, event, id }) = self.waiting.take() else { return };
-        if let Some((first, last, _)) = topic.publish(vec![event], now_ms()) {
-            session.said(&topic.path, first, last);
+    /// Says that a message was not published; how to end where the protocol has no word for that.
+    fn refuse(&mut self, code: u8, id: Option<u16>, why: &'static str) -> Option<End> {
+        let version = self.reader.version;
+        tracing::debug!(code, why, "MQTT message refused");
+        match (version, id) {
+            (_, None) => None,
+            (Version::V5, Some(id)) => {
+                write::puback(&mut self.out, version, id, code);
+                None
+            }
+            (Version::V4, Some(_)) => Some(Fault { code, why }.into()),
         }
-        if let Some(id) = id {
-            write::puback(&mut self.out, self.reader.version, id, reason::SUCCESS);
+    }
+
+    fn say_waiting(&mut self, session: &mut Session) -> Option<End> {
+        let Speech { topic, event, id } = self.waiting.take()?;
+        match topic.publish(vec![event], now_ms()) {
+            Ok(published) => {
+                if let Some((first, last, _)) = published {
+                    session.said(&topic.path, first, last);
+                }
+                if let Some(id) = id {
+                    write::puback(&mut self.out, self.reader.version, id, reason::SUCCESS);
+                }
+                None
+            }
+            Err(AppendError::Unrecordable { full: true, .. }) => self.refuse(reason::QUOTA, id, NOT_WRITTEN),
+            Err(_) => self.refuse(reason::IMPLEMENTATION, id, NOT_WRITTEN),
         }
     }
 

@@ -51,6 +51,7 @@ pub mod reason {
     pub const NO_SUBSCRIPTION: u8 = 0x11;
     pub const MALFORMED: u8 = 0x81;
     pub const PROTOCOL_ERROR: u8 = 0x82;
+    pub const IMPLEMENTATION: u8 = 0x83;
     pub const BAD_VERSION: u8 = 0x84;
     pub const BAD_CLIENT_ID: u8 = 0x85;
     pub const BAD_PASSWORD: u8 = 0x86;

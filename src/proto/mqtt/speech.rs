@@ -63,7 +63,10 @@ pub fn leave_will(site: &Arc<Site>, grant: Option<Grant>, will: Publish, delay: 
     tokio::spawn(async move {
         tokio::time::sleep(delay).await;
         if delay.is_zero() || site.mqtt.seats.is_empty_since(&sitter) {
-            topic.publish_with_patience(vec![event], now_ms()).await;
+            // Whoever left it waits for nothing: a disk that is full for long must not fill the memory.
+            if let Err(error) = topic.publish_patiently_noted(vec![event], now_ms(), |_, _| None).await {
+                tracing::warn!(topic = %topic.path, %error, "a will is lost");
+            }
         }
     });
 }

@@ -175,10 +175,10 @@ impl Shard {
     }
 
     fn publish_or_wait(&mut self, key: usize, topic: Arc<Topic>, events: Vec<Event>) {
-        if topic.log.has_room() {
-            topic.publish(events, now_ms());
-        } else {
+        if !topic.log.has_room() {
             self.waiting.push((key, topic, events));
+        } else if topic.publish(events, now_ms()).is_err() {
+            self.leave(key, &Farewell::Unrecorded);
         }
     }
 

@@ -22,7 +22,7 @@ pub(in crate::proto) fn ending(why: &Farewell) -> Ending {
         Farewell::Restart(_) => Ending::Restart,
         Farewell::GoAway(GoAway::Slow(_)) => Ending::Slow,
         Farewell::GoAway(GoAway::Gone(_)) => Ending::Gone,
-        Farewell::GoAway(GoAway::Retry(_)) => Ending::Retry,
+        Farewell::GoAway(GoAway::Retry(_)) | Farewell::Unrecorded => Ending::Retry,
         Farewell::Expired | Farewell::Refused => Ending::Refused,
         Farewell::Fault(_) => Ending::Fault,
         Farewell::Echo(_) => Ending::Left,

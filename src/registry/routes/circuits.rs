@@ -19,7 +19,7 @@ pub fn view(registry: &Registry, asked: &Asked) -> Result<Answer, Answer> {
             })
         };
         (Ok(Answer::ok(&state.nodes.get(name).map_or_else(unknown, shown))), None)
-    })
+    })?
 }
 
 pub fn report(registry: &Registry, asked: &Asked) -> Result<Answer, Answer> {
@@ -28,7 +28,7 @@ pub fn report(registry: &Registry, asked: &Asked) -> Result<Answer, Answer> {
     registry.act(|state, now| match state.nodes.report(&asked.path[1], success, now) {
         Some((node, fact)) => (Ok(Answer::ok(&shown(node))), fact),
         None => (Err(Answer::error(StatusCode::NOT_FOUND, "Node not found")), None),
-    })
+    })?
 }
 
 fn shown(node: &Node) -> Value {

@@ -21,7 +21,7 @@ pub fn set(registry: &Registry, asked: &Asked) -> Result<Answer, Answer> {
     registry.act(|state, now| {
         let entry = state.configs.set(&service, key.clone(), value, metadata, now.ms);
         (Ok(Answer::ok(&entry.to_json())), Some(Fact::ConfigChanged(service, key, entry)))
-    })
+    })?
 }
 
 pub fn get(registry: &Registry, asked: &Asked) -> Result<Answer, Answer> {
@@ -44,7 +44,7 @@ pub fn delete(registry: &Registry, asked: &Asked) -> Result<Answer, Answer> {
             (Ok(Answer::ok(&json!({ "success": true }))), Some(fact))
         }
         false => (Err(unknown()), None),
-    })
+    })?
 }
 
 /// Service and key, from the query string or the body.

@@ -29,7 +29,7 @@ pub fn register(registry: &Registry, asked: &Asked) -> Result<Answer, Answer> {
         }
         let (id, fact) = state.nodes.register(registration, now);
         (Ok(Answer::ok(&json!({ "nodeId": *id, "status": "registered" }))), fact)
-    })
+    })?
 }
 
 impl Registry {
@@ -50,7 +50,7 @@ pub fn heartbeat(registry: &Registry, asked: &Asked) -> Result<Answer, Answer> {
     registry.act(|state, now| {
         let fact = state.nodes.beat(&name, now);
         (Ok(success(fact.is_some())), fact)
-    })
+    })?
 }
 
 pub fn deregister(registry: &Registry, asked: &Asked) -> Result<Answer, Answer> {
@@ -58,7 +58,7 @@ pub fn deregister(registry: &Registry, asked: &Asked) -> Result<Answer, Answer> 
     registry.act(|state, _| {
         let fact = state.nodes.deregister(&name);
         (Ok(success(fact.is_some())), fact)
-    })
+    })?
 }
 
 /// Keeps an instance, but sends nobody there, or ends that.
@@ -66,14 +66,14 @@ pub fn maintenance(registry: &Registry, asked: &Asked) -> Result<Answer, Answer>
     let name = node_id(asked)?;
     let on = asked.body.get("maintenance").and_then(Value::as_bool);
     let on = on.ok_or_else(|| Answer::bad("maintenance must be true or false"))?;
-    registry.act(|state, _| (Ok(success(state.nodes.set_maintenance(&name, on))), None))
+    registry.act(|state, _| (Ok(success(state.nodes.set_maintenance(&name, on))), None))?
 }
 
 pub fn record_response_time(registry: &Registry, asked: &Asked) -> Result<Answer, Answer> {
     let name = node_id(asked)?;
     let ms = asked.body.get("responseTime").and_then(Value::as_f64).filter(|ms| *ms >= 0.0);
     let ms = ms.ok_or_else(|| Answer::bad("Missing responseTime"))?;
-    registry.act(|state, _| (Ok(success(state.nodes.note_response_time(&name, ms))), None))
+    registry.act(|state, _| (Ok(success(state.nodes.note_response_time(&name, ms))), None))?
 }
 
 /// `nodeId` in the body or the query string, else `serviceName` and `nodeName` (`host:port`, or the id).
@@ -114,7 +114,7 @@ pub fn discover(registry: &Registry, asked: &Asked) -> Result<Answer, Answer> {
             None => Answer::missing("Service unavailable"),
         };
         (Ok(answer), None)
-    })
+    })?
 }
 
 fn service_name(asked: &Asked) -> Result<&str, Answer> {
@@ -150,7 +150,7 @@ impl Registry {
             let position = self.topic.log.last().map(|id| id.to_string()).unwrap_or_default();
             let placed = |answer: Answer| answer.with(POSITION, &position);
             (look(state).map(|list| placed(Answer::ok(&list))).map_err(placed), None)
-        })
+        })?
     }
 }
 
@@ -188,5 +188,5 @@ pub fn health(registry: &Registry, asked: &Asked) -> Result<Answer, Answer> {
             Answer::ok(&view)
         });
         (answer.ok_or_else(|| Answer::error(StatusCode::NOT_FOUND, "Node not found")), None)
-    })
+    })?
 }

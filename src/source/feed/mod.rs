@@ -1,5 +1,6 @@
 //! From an upstream into a topic: whose numbers count, what was seen already, where to resume.
 
+mod events;
 mod memory;
 
 use super::{
@@ -8,8 +9,7 @@ use super::{
     place::{Marks, Place, Trail},
 };
 use crate::{
-    event::{Batch, Event, Run, Seqs},
-    id::{Epoch, Id, Seq, Since},
+    id::{Epoch, Id, Since},
     log::{Gap, Window},
     recorder::Note,
     topic::Topic,
@@ -171,34 +171,6 @@ impl Feed {
         self.foreign = None;
     }
 
-    /// Messages with numbers `first, first+1, …`, or without any. The caller has awaited room.
-    pub fn run(&mut self, run: Run, first: Option<(Id, u64)>) {
-        let count = run.len() as u64;
-        let Some((first, time)) = first else {
-            self.topic.publish_run(run, now_ms(), None);
-            return;
-        };
-        self.time = time;
-        // Only the first can be a part: each further message has the next whole number (LINKS 10).
-        let rest = (1..count).map(|i| Seq::whole(first.seq.n + i));
-        let seqs = match first.seq.k {
-            0 => Seqs::From(first.seq.n),
-            _ => Seqs::of(std::iter::once(first.seq).chain(rest).collect()),
-        };
-        let last = match count {
-            1 => first.clone(),
-            _ => Id { epoch: first.epoch.clone(), seq: Seq::whole(first.seq.n + count - 1) },
-        };
-        if self.keeps {
-            self.topic.keep(Batch::new(first.epoch, seqs, time, run, Vec::new()));
-        } else {
-            self.renumber(Batch::new(first.epoch, seqs, time, run, Vec::new()));
-        }
-        self.passed(last);
-        self.took_event();
-        self.write_cursor();
-    }
-
     /// Everything up to this position is in the log.
     fn passed(&mut self, position: Id) {
         if !self.keeps {
@@ -259,99 +231,43 @@ impl Feed {
         self.health.took_event();
     }
 
-    /// Events one by one, as protocols other than a link bring them: all with an id of ours, or none.
-    pub async fn events(&mut self, events: Vec<(Option<Id>, Event)>, time: u64) {
-        self.topic.log.room().await;
-        let mut rest = events.into_iter().peekable();
-        while let Some((id, event)) = rest.next() {
-            let Some(id) = id else {
-                let unnamed = std::iter::from_fn(|| rest.next_if(|(id, _)| id.is_none()));
-                let events = std::iter::once(event).chain(unnamed.map(|(_, event)| event)).collect();
-                self.topic.publish_noted(events, time, self.noted_foreign());
-                self.took_event();
-                continue;
-            };
-            let (mut seqs, mut batch) = (vec![id.seq], vec![event]);
-            while let Some((Some(next), event)) =
-                rest.next_if(|(next, _)| next.as_ref().is_some_and(|n| n.epoch == id.epoch))
-            {
-                seqs.push(next.seq);
-                batch.push(event);
-            }
-            let last = seqs.last().copied().unwrap_or(id.seq);
-            self.time = time;
-            self.numbered(&id.epoch, seqs, &batch, time);
-            self.passed(Id { epoch: id.epoch, seq: last });
-            self.took_event();
-        }
-        self.write_cursor();
-    }
-
-    /// The same of an upstream that numbers in its own way, and calls the last of them `id`.
-    pub async fn foreign_events(&mut self, events: Vec<(Option<Id>, Event)>, time: u64, id: String) {
-        self.health.passed_foreign(&id);
-        self.foreign = Some(id.clone());
-        if events.is_empty() {
-            self.note_alone(self.noted_foreign());
-        }
-        self.events(events, time).await;
-        self.lay(Place::Foreign(id));
-    }
-
+    /// A place that is not kept now is noted with what comes next.
     fn note_alone(&self, note: Option<Note>) {
-        if let Some(note) = note {
-            self.topic.log.note(note);
-        }
-    }
-
-    fn numbered(&self, epoch: &Epoch, seqs: Vec<Seq>, events: &[Event], time: u64) {
-        let attrs = events.iter().enumerate().filter_map(|(i, event)| Some((i as u32, event.attrs.clone()?)));
-        let batch = Batch::new(epoch.clone(), Seqs::of(seqs), time, Run::of(events), attrs.collect());
-        if self.keeps { self.topic.keep(batch) } else { self.renumber(batch) }
-    }
-
-    fn renumber(&self, batch: Batch) {
-        let mut marks = self.marks.lock().unwrap_or_else(|p| p.into_inner());
-        let seen = marks.get(batch.epoch()).map_or(0, |mark| batch.count_to(mark.covering()));
-        let mark = marks.entry(batch.epoch().clone()).or_insert(batch.last_seq());
-        *mark = batch.last_seq().max(*mark);
-        drop(marks);
-        let note = self.noted(|| Some(Place::Ours(batch.id(batch.len() - 1))));
-        if seen == 0 && batch.attrs().is_empty() {
-            self.topic.publish_run(batch.run().clone(), batch.time(), note);
-        } else {
-            self.topic.publish_noted(batch.events().skip(seen).map(|(_, event)| event).collect(), batch.time(), note);
+        if let Some(Err(error)) = note.map(|note| self.topic.log.note(&note)) {
+            tracing::debug!(%error, "a place is not noted yet");
         }
     }
 
     /// The upstream says that these are lost for us.
-    pub fn gap(&mut self, gap: Gap) {
-        self.passed(gap.to.clone());
+    pub async fn gap(&mut self, gap: Gap) {
         if self.keeps {
-            self.topic.log.keep_gap(gap);
-        } else {
+            self.topic.log.until_kept(|| self.topic.log.keep_gap(gap.clone())).await;
+        }
+        self.passed(gap.to.clone());
+        if !self.keeps {
             self.topic.log.publish_gap(gap.count, &gap.reason);
             self.note_alone(self.noted(|| Some(Place::Ours(gap.to))));
         }
     }
 
     /// An event was refused here: its place becomes a gap, and we go on behind it (LINKS 17).
-    pub fn refuse(&mut self, id: Option<Id>, reason: &str) {
+    pub async fn refuse(&mut self, id: Option<Id>, reason: &str) {
         tracing::warn!(id = ?id, reason, "event refused");
         match id {
-            Some(id) => self.gap(Gap { from: id.clone(), to: id, count: Some(1), reason: reason.into() }),
+            Some(id) => self.gap(Gap { from: id.clone(), to: id, count: Some(1), reason: reason.into() }).await,
             None => self.topic.log.publish_gap(Some(1), reason),
         }
     }
 
-    /// A position without an event: nothing of ours is missing up to here.
+    /// A position without an event: nothing of ours is missing up to here. One that the log does not take now is taken
+    /// with what comes next.
     pub fn advance(&mut self, id: Id) {
         let beyond = self.position.as_ref().is_none_or(|last| last.epoch != id.epoch || last.seq < id.seq);
         if beyond {
-            if self.keeps {
-                self.topic.log.advance(&id);
-            } else {
+            if !self.keeps {
                 self.note_alone(self.noted(|| Some(Place::Ours(id.clone()))));
+            } else if self.topic.log.advance(&id).is_err() {
+                return;
             }
             self.passed(id);
         }
@@ -362,6 +278,8 @@ impl Feed {
 mod tests {
     use super::*;
     use crate::{
+        event::Event,
+        id::Seq,
         log::{Limits, Log, Numbering},
         topic::Policy,
     };
