@@ -4,12 +4,14 @@
 //! `WSEVENT_SEED` repeats a run, `WSEVENT_KILLS` says how many times a process is killed.
 
 mod common;
+mod disk;
 mod link;
 
 use common::{
     Running, Scratch, Wsevent, eventually,
     raw::{self, Raw},
 };
+use disk::SmallDisk;
 use link::{Follower, Heard, How, Id};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{
@@ -18,7 +20,6 @@ use std::{
     io::Write,
     net::TcpStream,
     path::PathBuf,
-    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -531,72 +532,51 @@ fn damage_is_set_aside_and_told_and_no_id_is_used_again() {
 
 // --- a full disk -----------------------------------------------------------------------------------------------------
 
-/// A small disk of our own, where we may have one.
-struct SmallDisk(Scratch);
-
-impl SmallDisk {
-    fn new(size: &str) -> Option<Self> {
-        let scratch = Scratch::new();
-        fs::create_dir_all(scratch.path("journal")).expect("a directory");
-        let options = format!("size={size},mode=0700");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs", &scratch.arg("journal")]).output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(SmallDisk(scratch))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path("journal")).output();
-    }
-}
-
 #[test]
-fn a_full_disk_does_not_stop_the_stream_and_is_told() {
-    let Some(disk) = SmallDisk::new("256k") else {
-        return eprintln!("SKIPPED: a full disk needs a mount, and this user may not mount one");
-    };
+fn a_full_disk_refuses_what_comes_and_goes_on_when_there_is_room() {
+    let Some(disk) = SmallDisk::new("256k") else { return };
     let mut hub = hub(&disk.0, "").serve();
     let first = say(&hub, "1");
     let follower = Follower::start(How::Link, hub.url(), "oldest");
-    let ballast = disk.0.path("journal/ballast");
-    let full = fs::write(&ballast, vec![0; 1 << 20]);
-    assert!(full.is_err(), "the disk is full");
+    disk.fill();
     let big = "x".repeat(8192);
-    let next = say(&hub, &big);
-    assert_eq!(next, first.at(2), "the stream goes on");
-    say(&hub, &big);
-    say(&hub, "4");
-    eventually("live events", || (follower.count() == 4).then_some(()));
+    for _ in 0..3 {
+        let refusal = raw::post(hub.url(), &big);
+        assert_eq!((refusal.status, refusal.header("retry-after")), (503, Some("1")));
+        assert!(
+            refusal.text().contains("not published: the journal cannot be written: No space"),
+            "{}",
+            refusal.text()
+        );
+    }
     let journal = hub.topic()["journal"].clone();
     assert_eq!((&journal["ok"], &journal["missed_events"]), (&false.into(), &3.into()), "{journal}");
     assert!(journal["error"].as_str().is_some_and(|error| error.contains("space")), "{journal}");
     let metrics = hub.own("metrics").text();
     assert!(metrics.contains("wsevent_journal_ok{topic=\"/events\"} 0"), "{metrics}");
     assert!(metrics.contains("wsevent_journal_missed_events_total{topic=\"/events\"} 3"), "{metrics}");
-    assert_eq!(hub.stderr().matches("the journal takes nothing more").count(), 1, "{}", hub.stderr());
+    assert!(metrics.contains("wsevent_ready 0"), "{metrics}");
+    let ready = hub.own("readyz");
+    assert_eq!(ready.status, 503);
+    assert!(ready.text().contains("the journal of /events cannot be written: No space"), "{}", ready.text());
+    assert_eq!(hub.own("healthz").status, 200);
+    assert_eq!(hub.stderr().matches("the journal cannot be written").count(), 1, "{}", hub.stderr());
 
-    // Room again: it is taken up at some later event, and what was missed is a gap.
-    fs::remove_file(&ballast).expect("remove");
-    let mut said = 4;
-    eventually("a journal that works again", || {
-        said += 1;
-        say(&hub, &said.to_string());
-        (hub.topic()["journal"]["ok"] == true).then_some(())
-    });
-    hub.said("the journal takes events again");
-    let kept = hub.topic()["journal"]["missed_events"].as_u64().expect("a number") + 2;
+    // Room again: it is found out without a publisher.
+    disk.clear();
+    hub.said("the journal can be written again");
+    assert_eq!(hub.own("readyz").status, 200);
+    assert_eq!(say(&hub, &big), first.at(2), "no number is used up by what was refused");
+    assert_eq!(hub.stderr().matches("the journal can").count(), 2, "a line each: {}", hub.stderr());
     hub.restart();
-    let last = say(&hub, "last");
-    assert_eq!(last, first.at(said + 1), "numbers go on, for none is unknown");
-    let heard = all(&hub, "last");
-    assert_eq!(heard[0], Heard::Event(first.clone(), "1".into()));
-    assert_eq!(heard[1], Heard::Gap(first.at(2), first.at(kept - 1), Some(kept - 2)), "what was missed is told");
-    assert_once("behind the gap", &heard[2..]);
+    assert_eq!(say(&hub, "last"), first.at(3));
+    eventually("all three", || (follower.count() == 3).then_some(()));
+    assert_eq!(texts(&follower.leave()), ["1", &big, "last"]);
+    assert_eq!(texts(&all(&hub, "last")), ["1", &big, "last"]);
 }
 
 #[test]
-fn a_kill_on_a_full_disk_begins_a_new_epoch() {
+fn a_kill_on_a_full_disk_loses_nothing_and_numbers_go_on() {
     kill_on_a_full_disk(false);
 }
 
@@ -606,33 +586,49 @@ fn so_does_one_of_a_process_that_met_a_full_disk_already_at_its_start() {
 }
 
 fn kill_on_a_full_disk(from_the_start: bool) {
-    let Some(disk) = SmallDisk::new("256k") else {
-        return eprintln!("SKIPPED: a full disk needs a mount, and this user may not mount one");
-    };
+    let Some(disk) = SmallDisk::new("256k") else { return };
     let mut hub = hub(&disk.0, "").serve();
     let first = say(&hub, "1");
-    let ballast = disk.0.path("journal/ballast");
-    assert!(fs::write(&ballast, vec![0; 1 << 20]).is_err(), "the disk is full");
+    disk.fill();
     if from_the_start {
         hub.restart();
     }
-    assert_eq!(say(&hub, &"x".repeat(8192)), first.at(2));
+    assert_eq!(raw::post(hub.url(), "x".repeat(8192)).status, 503);
     let follower = Follower::start(How::Link, hub.url(), "oldest");
-    eventually("both", || (follower.count() == 2).then_some(()));
+    eventually("the first", || (follower.count() == 1).then_some(()));
     hub.restart();
+    assert_eq!(raw::post(hub.url(), "x".repeat(8192)).status, 503);
+    disk.clear();
+    hub.said("the journal can be written again");
     let next = say(&hub, "new");
-    assert_ne!(next.epoch, first.epoch, "2 was seen, and the journal does not know it");
-    eventually("the reader's return", || (follower.count() == 4).then_some(()));
-    let heard = follower.leave();
-    assert!(matches!(heard[2], Heard::Gap(..)), "{heard:?}");
-    assert_eq!(heard[3], Heard::Event(next, "new".into()));
+    assert_eq!(next, first.next(), "nothing was seen that the journal does not know");
+    eventually("the reader's return", || (follower.count() == 2).then_some(()));
+    assert_eq!(follower.leave(), [Heard::Event(first, "1".into()), Heard::Event(next, "new".into())]);
+}
+
+#[test]
+fn numbers_that_begin_anew_on_a_full_disk_do_so_behind_a_gap() {
+    let Some(disk) = SmallDisk::new("256k") else { return };
+    let mut hub = hub(&disk.0, "").serve();
+    let first = say(&hub, "1");
+    hub.kill9();
+    reboot(&disk.0);
+    disk.fill();
+    hub.start_again();
+    assert_eq!(raw::post(hub.url(), "x".repeat(8192)).status, 503);
+    disk.clear();
+    hub.said("the journal can be written again");
+    let next = say(&hub, "2");
+    assert_ne!(next.epoch, first.epoch);
+    assert_eq!(texts(&all(&hub, "2")), ["1", "gap", "2"]);
+    hub.restart();
+    assert_eq!(say(&hub, "3"), next.next());
+    assert_eq!(texts(&all(&hub, "3")), ["1", "gap", "2", "3"]);
 }
 
 #[test]
 fn kills_on_a_disk_that_is_full_now_and_then_never_use_an_id_again() {
-    let Some(disk) = SmallDisk::new("512k") else {
-        return eprintln!("SKIPPED: a full disk needs a mount, and this user may not mount one");
-    };
+    let Some(disk) = SmallDisk::new("512k") else { return };
     let mut hub = hub(&disk.0, "--history-bytes 128KiB").serve();
     say(&hub, "first");
     let followers = [How::Link, How::Sse].map(|how| Follower::start(how, hub.url(), "oldest"));
@@ -649,15 +645,20 @@ fn kills_on_a_disk_that_is_full_now_and_then_never_use_an_id_again() {
     stop.store(true, Ordering::Release);
     publisher.join().expect("no panic");
     let _ = fs::remove_file(&ballast);
-    say(&hub, "last");
+    eventually("room", || (raw::post(hub.url(), "last").status == 200).then_some(()));
 
-    let mut names: HashMap<Id, String> = told.lock().expect("no panic").iter().cloned().collect();
+    let told: HashMap<Id, String> = told.lock().expect("no panic").iter().cloned().collect();
+    let mut names = told.clone();
     let acknowledged = names.len();
     let is_last = |heard: &Heard| matches!(heard, Heard::Event(_, text) if text == "last");
     for follower in followers {
         eventually("the last event", || follower.heard().last().is_some_and(is_last).then_some(()));
         let mut newest: Option<Id> = None;
-        for heard in follower.leave() {
+        let all = follower.leave();
+        for (id, text) in &told {
+            assert!(all.contains(&Heard::Event(id.clone(), text.clone())), "acknowledged, and not told: {id:?}");
+        }
+        for heard in all {
             let (id, end) = match &heard {
                 Heard::Event(id, text) => {
                     let named = names.entry(id.clone()).or_insert_with(|| text.clone());
