@@ -127,6 +127,143 @@ fn until_prints_the_event_that_ends_it() {
     assert_ended(&pipe(&["--until", ".n == 9"], b"{\"n\":1}\n"), 0, "{\"n\":1}\n");
 }
 
+/// So many lines are more than a pipe holds.
+const MANY: usize = 2000;
+
+fn numbered(count: usize, line: impl Fn(String) -> String) -> String {
+    (0..count).map(|n| line(format!("{n:0100}"))).collect()
+}
+
+/// Runs a consumer whose standard output is read only after this many seconds. Returns the lines and the exit code.
+fn read_late(seconds: u32, line: &str) -> (String, String) {
+    let done = bash(&format!("$wsevent --no-serve -q {line} | {{ sleep {seconds}; wc -l; }}; echo ${{PIPESTATUS[0]}}"));
+    let mut words = done.stdout.split_whitespace().map(String::from);
+    (words.next().unwrap_or_default(), words.next().unwrap_or_default())
+}
+
+const EVENT_STREAM: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+const LINES: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n";
+
+/// Servers that say so many events of each kind and close: their URLs.
+fn servers_that_end(count: usize) -> Vec<String> {
+    let sse = EVENT_STREAM.to_owned() + &numbered(count, |n| format!("data: {{\"n\":\"{n}\"}}\n\n"));
+    let ndjson = LINES.to_owned() + &numbered(count, |n| format!("{{\"n\":\"{n}\"}}\n"));
+    let websocket = Server::new();
+    let address = websocket.address();
+    std::thread::spawn(move || {
+        loop {
+            let (mut raw, _) = websocket.accept_websocket("");
+            for n in 0..count {
+                let _ = raw.try_send(Frame::from_server(raw::TEXT, format!("{{\"n\":\"{n:0100}\"}}")).to_bytes());
+            }
+        }
+    });
+    let [sse, ndjson] = [sse, ndjson].map(|bytes| Server::new().answer_all(bytes));
+    vec![format!("sse+http://{sse}/"), format!("ndjson+http://{ndjson}/"), format!("ws://{address}/")]
+}
+
+#[test]
+fn what_came_before_an_upstream_is_given_up_is_printed_first() {
+    for url in servers_that_end(MANY) {
+        for stages in ["", "--map .n --filter true"] {
+            let ended = read_late(1, &format!("--retries 0 {stages} --consume {url}"));
+            assert_eq!(ended, ("2000".into(), "69".into()), "{url} {stages}");
+        }
+        let counted = read_late(1, &format!("--retries 0 --count 2000 --consume {url}"));
+        assert_eq!(counted, ("2000".into(), "0".into()), "{url}");
+    }
+}
+
+#[test]
+fn what_came_before_an_upstream_is_given_up_counts() {
+    for url in servers_that_end(1) {
+        for (options, code) in [("--count 1", 0), ("--until true", 0), ("--count 2", 69), ("--until false", 69)] {
+            let line = ["--no-serve", "--retries", "0", "--consume", &url];
+            let done = Wsevent::new(line).args(options.split_whitespace()).run();
+            assert_ended(&done, code, &numbered(1, |n| format!("{{\"n\":\"{n}\"}}\n")));
+        }
+    }
+}
+
+#[test]
+fn what_came_over_a_link_that_is_given_up_is_printed_first() {
+    let mut producer = serving(&numbered(MANY, |n| n + "\n"));
+    let line = format!("--retries 0 --since oldest --consume {}", producer.ws_url());
+    let consumer = std::thread::spawn(move || read_late(3, &line));
+    producer.has("readers", 1);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    producer.kill9();
+    assert_eq!(consumer.join().expect("a consumer"), ("2000".into(), "69".into()));
+}
+
+#[test]
+fn what_came_from_one_upstream_is_printed_though_another_is_given_up() {
+    let (first, second) = (Server::new(), Server::new());
+    let urls = format!("--consume sse+http://{}/ --consume sse+http://{}/", first.address(), second.address());
+    let consumer = std::thread::spawn(move || read_late(2, &format!("--retries 0 {urls}")));
+    let ((mut one, _), (mut other, _)) = (first.accept(), second.accept());
+    one.send(EVENT_STREAM.to_owned() + &numbered(MANY, |n| format!("data: {n}\n\n")));
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    other.send(EVENT_STREAM.to_owned() + "data: last\n\n");
+    drop(other);
+    assert_eq!(consumer.join().expect("a consumer"), ("2001".into(), "69".into()));
+    drop(one);
+}
+
+#[test]
+fn what_came_before_a_command_fails_counts() {
+    let produce =
+        |options: &[&str]| Wsevent::new(["--no-serve", "--produce", "exec:seq 3; exit 1"]).args(options).run();
+    for _ in 0..5 {
+        assert_ended(&produce(&["--count", "3"]), 0, "1\n2\n3\n");
+        assert_ended(&produce(&["--until", ". == 3"]), 0, "1\n2\n3\n");
+        assert_ended(&produce(&[]), 1, "1\n2\n3\n");
+    }
+}
+
+#[test]
+fn what_came_before_the_timeout_or_a_signal_is_printed_first() {
+    let producer = serving(&numbered(MANY, |n| n + "\n"));
+    let line = format!("--since oldest --consume {}", producer.ws_url());
+    assert_eq!(read_late(2, &format!("{line} --timeout 1s")), ("2000".into(), "124".into()));
+    assert_eq!(read_late(2, &format!("{line} --timeout 1s --count 2000")), ("2000".into(), "0".into()));
+    let stopped = bash(&format!(
+        "{{ $wsevent --no-serve -q {line} & sleep 1; kill $!; wait $!; echo $? >&2; }} | {{ sleep 2; wc -l; }}"
+    ));
+    assert_eq!((stopped.stdout.trim(), stopped.stderr.trim()), ("2000", "143"));
+}
+
+#[test]
+fn a_standard_output_that_takes_nothing_delays_the_timeout_for_a_moment_only() {
+    let producer = serving(&numbered(MANY, |n| n + "\n"));
+    let mut command = Command::new(binary());
+    command.args(["--no-serve", "--since", "oldest", "--timeout", "300ms", "--consume", &producer.ws_url()]);
+    let mut stuck = command.stdout(std::process::Stdio::piped()).spawn().expect("starts");
+    let ended = eventually("its end", || stuck.try_wait().expect("a status"));
+    assert_eq!(ended.code(), Some(124));
+}
+
+#[test]
+fn what_came_before_a_fault_of_the_upstream_counts() {
+    let sse = format!("{EVENT_STREAM}data: good\n\ndata: {}\n\n", "x".repeat(5000));
+    let ndjson = format!("{LINES}good\n{}", "x".repeat(5000));
+    for (kind, bytes) in [("sse", sse), ("ndjson", ndjson)] {
+        let url = format!("{kind}+http://{}/", Server::new().answer_all(bytes));
+        let line = ["--no-serve", "--retries", "0", "--max-message", "100", "--consume", &url];
+        assert_ended(&Wsevent::new(line).args(["--count", "1"]).run(), 0, "good\n");
+        assert_ended(&Wsevent::new(line).run(), 69, "good\n");
+    }
+}
+
+#[test]
+fn the_last_line_of_another_servers_ndjson_needs_no_line_feed_if_it_is_whole() {
+    for (last, printed) in [("{\"n\":2}", "{\"n\":1}\n{\"n\":2}\n"), ("{\"n\":", "{\"n\":1}\n")] {
+        let address = Server::new().answer_all(format!("{LINES}{{\"n\":1}}\n{last}"));
+        let url = format!("ndjson+http://{address}/");
+        assert_ended(&Wsevent::new(["--no-serve", "--retries", "0", "--consume", &url]).run(), 69, printed);
+    }
+}
+
 // --- where a consumer begins -----------------------------------------------------------------------------------------
 
 #[test]

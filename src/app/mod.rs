@@ -41,7 +41,8 @@ use tokio::{
 };
 use tracing::error;
 
-/// How long a consumer waits at the end of a stream until its upstream has heard that it has everything.
+/// How long a consumer waits at the end of a stream until its upstream has heard that it has everything, and for a standard
+/// output that takes nothing.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// How long a listener may take to let in who is at the door already.
@@ -218,33 +219,60 @@ impl Running<'_> {
         let mut shutdown = self.shutdown.clone();
         let timed_out = tokio::time::sleep(deadline);
         tokio::pin!(timed_out);
-        let mut failed = false;
+        let mut verdict = None;
         loop {
             tokio::select! {
-                () = asked(&mut shutdown) => return Ok(Exit::Asked),
-                () = &mut timed_out => return Ok(Exit::TimedOut),
+                () = asked(&mut shutdown) => return Ok(self.print_rest(printer, Exit::Asked).await),
+                () = &mut timed_out => return Ok(self.print_rest(printer, Exit::TimedOut).await),
                 ended = finished(&mut printer) => {
-                    if self.topic.log.ended() {
+                    if self.topic.log.ended() && matches!(verdict, None | Some(Exit::Failed)) {
                         // The upstream waits for the last acknowledgement before it closes (LINKS 21).
                         let _ = timeout(LAST_WORD, upstreams.join_next()).await;
                     }
-                    return Ok(if failed { Exit::Failed } else { printed(&ended) });
+                    return Ok(printed(&ended, verdict.unwrap_or(Exit::Done)));
                 }
                 Some(ended) = upstreams.join_next() => {
                     let ended = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-                    if let Some(exit) = self.upstream_ended(ended, upstreams.is_empty()) {
-                        return Ok(exit);
+                    match self.upstream_ended(ended, upstreams.is_empty()) {
+                        Some(exit) if printer.is_none() => return Ok(exit),
+                        Some(exit) => verdict = self.give_up(verdict, exit),
+                        None => {}
                     }
                 }
                 ended = finished(&mut producer) => {
                     producer = None;
                     match self.input_ended(&ended) {
-                        None => {}
+                        Some(exit) if printer.is_none() => return Ok(exit),
+                        Some(exit @ Exit::Failed) => verdict = self.give_up(verdict, exit),
                         // The printer ends at the end of the log, by itself.
-                        Some(exit) if printer.is_some() => failed = exit == Exit::Failed,
-                        Some(exit) => return Ok(exit),
+                        Some(_) | None => {}
                     }
                 }
+            }
+        }
+    }
+
+    /// Ends the log of a consumer that gives up: its printer prints what was received, and only then the exit code is
+    /// chosen. The first reason to give up counts.
+    fn give_up(&self, before: Option<Exit>, why: Exit) -> Option<Exit> {
+        self.topic.log.finish();
+        before.or(Some(why))
+    }
+
+    /// Prints what was received before this process was told to end, for as long as standard output takes it, and
+    /// chooses the exit code.
+    async fn print_rest(&self, mut printer: Option<JoinHandle<print::Ended>>, why: Exit) -> Exit {
+        if printer.is_none() {
+            return why;
+        }
+        let log = &self.topic.log;
+        log.finish();
+        loop {
+            let printed_to = log.acknowledged_offset();
+            match timeout(LAST_WORD, finished(&mut printer)).await {
+                Ok(ended) => return printed(&ended, why),
+                Err(_) if log.acknowledged_offset() == printed_to => return why,
+                Err(_) => {}
             }
         }
     }
@@ -305,9 +333,11 @@ impl Running<'_> {
 /// Whether to go on serving.
 type KeepOpen = bool;
 
-fn printed(ended: &print::Ended) -> Exit {
+/// The exit code of a run that ends for this reason, and has printed so far.
+fn printed(ended: &print::Ended, why: Exit) -> Exit {
     match ended {
-        print::Ended::Done => Exit::Done,
+        print::Ended::Reached => Exit::Done,
+        print::Ended::Done => why,
         print::Ended::Failed(error) => {
             error!(%error, "write to standard output");
             Exit::Failed

@@ -234,7 +234,7 @@ pub struct Print {
     /// End after N events
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
-    /// End after this time, with exit code 124
+    /// End after this time, with exit code 124; what was received by then is printed
     #[arg(long, value_name = "D", value_parser = units::duration)]
     pub timeout: Option<Duration>,
     /// End after the first event for which this jq program says true

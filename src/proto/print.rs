@@ -56,7 +56,9 @@ const TURN: usize = 256 << 10;
 /// Why printing ended.
 #[derive(Debug, PartialEq)]
 pub enum Ended {
-    /// The stream has ended, `--count` or `--until` is reached, or nobody reads any more (EPIPE).
+    /// `--count` or `--until` is reached.
+    Reached,
+    /// The stream has ended, or nobody reads any more (EPIPE).
     Done,
     /// Standard output failed.
     Failed(String),
@@ -68,7 +70,7 @@ pub async fn run(topic: Arc<Topic>, print: Print, mut cursor_file: Option<Cursor
     let mut left = print.count.unwrap_or(u64::MAX);
     let mut changes = topic.log.watch();
     let mut pin = None;
-    let (mut cursor, mut items) = (topic.log.base(), Vec::new());
+    let (mut cursor, mut items, mut ended) = (topic.log.base(), Vec::new(), Ended::Reached);
     while left > 0 {
         changes.borrow_and_update();
         if pin.is_none() && topic.log.is_blocking() {
@@ -89,7 +91,7 @@ pub async fn run(topic: Arc<Topic>, print: Print, mut cursor_file: Option<Cursor
             }
             continue;
         }
-        let mut page = Page { out: BytesMut::new(), last: None, end: cursor, left, stop: false };
+        let mut page = Page { out: BytesMut::new(), last: None, end: cursor, left, stop: false, matched: false };
         for item in &items {
             page.put(item, cursor, print.output, until.as_ref());
         }
@@ -110,13 +112,14 @@ pub async fn run(topic: Arc<Topic>, print: Print, mut cursor_file: Option<Cursor
             file.note(&place.to_string());
         }
         if page.stop {
+            ended = if page.matched || left == 0 { Ended::Reached } else { Ended::Done };
             break;
         }
     }
     if let Some(file) = &mut cursor_file {
         file.flush();
     }
-    Ended::Done
+    ended
 }
 
 /// What one turn prints.
@@ -127,10 +130,15 @@ struct Page {
     end: u64,
     left: u64,
     stop: bool,
+    /// `--until` found its event.
+    matched: bool,
 }
 
 impl Page {
     fn put(&mut self, item: &Item, cursor: u64, output: Output, until: Option<&Program>) {
+        if self.left == 0 || self.stop {
+            return;
+        }
         let batch = match &item.entry {
             Entry::Batch(batch) => batch,
             Entry::Gap(gap) => {
@@ -167,7 +175,8 @@ impl Page {
             }
             self.left -= 1;
             (self.last, self.end) = (Some(batch.id(i)), item.offset + i as u64 + 1);
-            self.stop = until.is_some_and(|until| until.matches(&event.payload).unwrap_or(false));
+            self.matched = until.is_some_and(|until| until.matches(&event.payload).unwrap_or(false));
+            self.stop = self.matched;
         }
     }
 }

@@ -146,6 +146,16 @@ enum Parser {
     Ndjson(BytesMut),
 }
 
+impl Parser {
+    /// The line without a line feed at the end of another server's NDJSON, if it is whole.
+    fn last_line(&mut self) -> Option<Told> {
+        let Parser::Ndjson(buf) = self else { return None };
+        let line = buf.split().freeze();
+        let whole = serde_json::from_slice::<Value>(&line).is_ok();
+        whole.then(|| Told::Event(None, Event::new(line), None))
+    }
+}
+
 /// One event as a text protocol brings it.
 enum Told {
     Event(Option<Id>, Event, Option<u64>),
@@ -168,7 +178,11 @@ async fn read(
     loop {
         let frame = match tokio::time::timeout(idle, body.frame()).await {
             Err(_) => return Err(Failure::Lost("silent for too long".into(), retry)),
-            Ok(None) => return Err(Failure::Lost("the stream was closed".into(), retry)),
+            Ok(None) => {
+                let rest = if ours { None } else { parser.last_line() };
+                take(feed, rest.into_iter().collect(), upstream.max_message).await;
+                return Err(Failure::Lost("the stream was closed".into(), retry));
+            }
             Ok(Some(Err(error))) => return Err(Failure::from(error).not_before(retry)),
             Ok(Some(Ok(frame))) => frame,
         };
@@ -176,13 +190,16 @@ async fn read(
             return Ok(());
         }
         let Some(bytes) = frame.data_ref() else { continue };
-        let told = match &mut parser {
-            Parser::Sse(parser) => sse_events(parser, bytes, ours)?,
-            Parser::Ndjson(buf) => ndjson_events(buf, bytes, ours, upstream.max_message)?,
+        let mut told = Vec::new();
+        let parsed = match &mut parser {
+            Parser::Sse(parser) => sse_events(parser, bytes, ours, &mut told),
+            Parser::Ndjson(buf) => ndjson_events(buf, bytes, ours, upstream.max_message, &mut told),
         };
+        // What came before a fault counts.
         for wait in take(feed, told, upstream.max_message).await {
             retry = Some(wait);
         }
+        parsed.map_err(|failure| failure.not_before(retry))?;
     }
 }
 
@@ -220,10 +237,9 @@ async fn take(feed: &mut Feed, told: Vec<Told>, max: usize) -> Vec<Duration> {
     retries
 }
 
-fn sse_events(parser: &mut sse::Parser, bytes: &[u8], ours: bool) -> Result<Vec<Told>, Failure> {
+fn sse_events(parser: &mut sse::Parser, bytes: &[u8], ours: bool, told: &mut Vec<Told>) -> Result<(), Failure> {
     let mut blocks = Vec::new();
-    parser.feed(bytes, &mut blocks).map_err(|_| Failure::lost(&"an event is larger than --max-message"))?;
-    let mut told = Vec::new();
+    let parsed = parser.feed(bytes, &mut blocks);
     for block in blocks {
         told.extend(block.retry.map(|ms| Told::Retry(Duration::from_millis(ms))));
         let id = block.id.as_deref().filter(|_| ours).and_then(Id::parse);
@@ -241,7 +257,7 @@ fn sse_events(parser: &mut sse::Parser, bytes: &[u8], ours: bool) -> Result<Vec<
         }
         told.extend(block.id.filter(|_| !ours).map(Told::Foreign));
     }
-    Ok(told)
+    parsed.map_err(|_| Failure::lost(&"an event is larger than --max-message"))
 }
 
 fn gap_of(data: &str) -> Option<Gap> {
@@ -255,9 +271,14 @@ fn gap_from(value: &Value) -> Option<Gap> {
     Some(Gap { from: id("from")?, to: id("to")?, count, reason: "told by the upstream".into() })
 }
 
-fn ndjson_events(buf: &mut BytesMut, bytes: &[u8], ours: bool, max: usize) -> Result<Vec<Told>, Failure> {
+fn ndjson_events(
+    buf: &mut BytesMut,
+    bytes: &[u8],
+    ours: bool,
+    max: usize,
+    told: &mut Vec<Told>,
+) -> Result<(), Failure> {
     buf.extend_from_slice(bytes);
-    let mut told = Vec::new();
     while let Some(end) = memchr::memchr(b'\n', buf) {
         let line = buf.split_to(end + 1).freeze();
         let line = line.slice(..end);
@@ -269,7 +290,7 @@ fn ndjson_events(buf: &mut BytesMut, bytes: &[u8], ours: bool, max: usize) -> Re
     if buf.len() > max.saturating_mul(6).saturating_add(1024) {
         return Err(Failure::lost(&"a line is larger than --max-message"));
     }
-    Ok(told)
+    Ok(())
 }
 
 fn own_line(line: &Bytes) -> Told {

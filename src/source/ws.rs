@@ -363,20 +363,26 @@ impl<'a> Session<'a> {
     }
 
     async fn take_message(&mut self, text: bool, payload: Bytes) -> Result<(), Failure> {
-        if self.upstream.echo {
-            self.send(if text { op::TEXT } else { op::BINARY }, &payload).await?;
+        let echo = self.upstream.echo.then(|| payload.clone());
+        self.take_data(text, payload).await;
+        // Behind the event, which counts also where nobody takes the echo.
+        match echo {
+            Some(payload) => self.send(if text { op::TEXT } else { op::BINARY }, &payload).await,
+            None => Ok(()),
         }
+    }
+
+    async fn take_data(&mut self, text: bool, payload: Bytes) {
         // What follows an `a` is the attributes, then the event (LINKS 12).
         if self.attrs == Some(None) {
             let attrs = Attrs::from_json(&payload).unwrap_or_default();
             self.attrs = Some(Some(Arc::new(attrs)));
-            return Ok(());
+            return;
         }
         let attrs = self.attrs.take().flatten();
         let first = self.number(1);
         let time = first.as_ref().map_or_else(now_ms, |(_, time)| *time);
         self.feed.events(vec![(first.map(|(id, _)| id), Event { payload, text, attrs })], time).await;
-        Ok(())
     }
 
     async fn take_signal(&mut self, signal: Signal) -> Result<(), Failure> {
