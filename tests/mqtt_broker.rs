@@ -62,6 +62,25 @@ fn a_broker_is_told_everything_also_what_happened_while_it_was_away() {
 }
 
 #[test]
+fn the_end_of_the_input_waits_for_a_broker_that_is_there() {
+    let (scratch, port) = (Scratch::new(), free_port());
+    let _broker = broker(&scratch, port);
+    let (mut subscriber, _) = Client::connect(port, "subscriber", true);
+    assert_eq!(subscriber.subscribe("#", 0), 0);
+    let lines: String = (1..=500).map(|n| format!("{n}\n")).collect();
+    let mut producer = Wsevent::line(&format!(
+        "--produce - --slow-reader disconnect --mqtt-listen off --mqtt-publish mqtt://localhost:{port}"
+    ))
+    .args(["--serve-address", "localhost:0"])
+    .input(lines)
+    .start();
+    assert_eq!(producer.wait(), 0);
+    for n in 1..=500 {
+        assert_eq!(subscriber.next().expect("a message").message().text(), n.to_string());
+    }
+}
+
+#[test]
 fn what_the_window_lets_go_of_is_counted() {
     let (scratch, port) = (Scratch::new(), free_port());
     let registry = registry(&format!("--mqtt-publish mqtt://localhost:{port} --retry-max 200ms --history 3"));

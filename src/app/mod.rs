@@ -318,7 +318,8 @@ impl Running<'_> {
     async fn readers_gone(&self) {
         let relayed = || self.site.balancer.as_ref().map_or(0, |balancer| balancer.relayed());
         let passed_on = || self.site.registry.as_ref().map_or(0, |registry| registry.relayed());
-        while self.site.readers() + relayed() + passed_on() > 0 {
+        let owes = || self.site.mqtt.publisher.as_ref().is_some_and(|publisher| publisher.owes());
+        while self.site.readers() + relayed() + passed_on() > 0 || owes() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

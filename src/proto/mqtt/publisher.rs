@@ -93,6 +93,11 @@ impl Publisher {
         self.topic.log.end().saturating_sub(self.reached.load(Relaxed))
     }
 
+    /// Whether events wait for a broker that is there, or may be.
+    pub fn owes(&self) -> bool {
+        self.behind() > 0 && self.health.get().state != State::Down
+    }
+
     /// For the status.
     pub fn describe(&self) -> Value {
         let known = self.health.get();
@@ -252,6 +257,8 @@ impl Outbox {
                 Ok(_) => {
                     for item in &items {
                         match &item.entry {
+                            // What is behind a batch that did not fit whole waits behind it.
+                            _ if self.sent.len() >= WINDOW => break,
                             Entry::Batch(batch) => self.put(batch, item.offset, identifiers, out),
                             _ => self.cursor = item.offset + 1,
                         }
