@@ -57,6 +57,18 @@ pub enum Connection {
 }
 
 impl Connection {
+    /// From now on it is reset when it is dropped, so that the peer notices at once, also where our sending side was
+    /// closed before (`SO_LINGER`, socket(7)).
+    pub fn reset_on_drop(&self) {
+        let stream = match self {
+            Connection::Plain(stream) => stream,
+            Connection::Tls(stream) => stream.get_ref().0,
+        };
+        if let Err(error) = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)) {
+            tracing::debug!(%error, "a connection ends without a reset");
+        }
+    }
+
     /// To read from and write to.
     pub fn io(&mut self) -> &mut dyn Io {
         match self {

@@ -37,6 +37,9 @@ pub fn accept_when_heard(listener: &impl AsRawFd) -> io::Result<()> {
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The state of a connection that is over, in `TCP_INFO` (netinet/tcp.h).
+const TCP_CLOSE: u8 = 7;
+
 /// A connection's state below the program.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Kernel {
@@ -44,6 +47,8 @@ pub struct Kernel {
     pub last_ack: Duration,
     /// Bytes that were written and not acknowledged, those that could not be sent yet included.
     pub waiting: usize,
+    /// It is over in both directions: reset by the peer, or given up.
+    pub closed: bool,
 }
 
 impl Kernel {
@@ -70,6 +75,7 @@ pub fn kernel_view(socket: &impl AsRawFd) -> Option<Kernel> {
     (status == 0 && asked == 0).then(|| Kernel {
         last_ack: Duration::from_millis(info.tcpi_last_ack_recv.into()),
         waiting: waiting.try_into().unwrap_or(0),
+        closed: info.tcpi_state == TCP_CLOSE,
     })
 }
 
@@ -90,6 +96,24 @@ mod tests {
         server.read_exact(&mut [0]).expect("reads");
         let view = kernel_view(&client).expect("Linux says");
         assert!(view.all_received() && view.last_ack < Duration::from_secs(60), "{view:?}");
+    }
+
+    #[test]
+    fn a_reset_shows_behind_the_end_of_input_and_the_end_alone_does_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        let (mut server, _) = listener.accept().expect("accepts");
+        client.shutdown(std::net::Shutdown::Write).expect("half of it");
+        assert_eq!(server.read(&mut [0]).expect("reads"), 0);
+        assert!(!kernel_view(&server).expect("Linux says").closed);
+        drop(client);
+        assert!(!kernel_view(&server).expect("Linux says").closed, "nobody can know");
+        server.write_all(b"x").expect("is taken");
+        let mut looks = std::iter::repeat_with(|| kernel_view(&server).expect("Linux says").closed).take(5000);
+        assert!(looks.any(|closed| {
+            std::thread::sleep(Duration::from_millis(1));
+            closed
+        }));
     }
 
     #[test]

@@ -215,7 +215,8 @@ fn what_lies_behind_a_streams_request_is_not_passed_on() {
     assert!(head.starts_with("GET /a HTTP/1.1\r\n") && !head.contains("smuggled"), "{head}");
     there.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: x\n\n");
     client.read_until("data: x\n\n");
-    client.finish_sending();
+    drop(client);
+    eventually("the relay's end", || there.try_send("data: y\n\n").is_err().then_some(()));
     assert_eq!(there.read_to_end(), b"");
     assert_eq!(backend(&balancer, &server.address())["taken"], 1);
 }

@@ -1,7 +1,7 @@
 //! The head of a back end's answer, judged before the client sees a byte of it.
 
 use super::headers;
-use crate::net::Io;
+use crate::{link::VERSION_HEADER, net::Io};
 use bytes::{Bytes, BytesMut};
 use hyper::{
     HeaderMap,
@@ -59,6 +59,11 @@ impl Answer {
     pub fn body_left(&self) -> Option<u64> {
         let all: u64 = self.fields.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
         Some(all.saturating_sub(self.rest.len() as u64))
+    }
+
+    /// Whether an instance of ours gives it, which goes on behind the end of its input.
+    pub fn is_ours(&self) -> bool {
+        self.fields.contains_key(VERSION_HEADER)
     }
 
     /// Gives the client one more cookie.

@@ -12,10 +12,12 @@ use super::{
     upload::{EarlyAnswerIo, Upload, UploadProgress},
 };
 use crate::{
+    inbound::InputEnd,
     net::Connection,
     proto::{
         body,
         subscribe::{Refusal, wants_websocket},
+        wire::Wire,
     },
     site::Site,
 };
@@ -72,7 +74,8 @@ pub async fn forward<S: Search>(
     }
     let (mut head, body) = response.into_parts();
     headers::strip(&mut head.headers);
-    Ok(Response::from_parts(head, Relayed { body: Some(body), _held: Some(Box::new(held)) }))
+    let probe = Probe::of(&head.headers, parts);
+    Ok(Response::from_parts(head, Relayed { body: Some(body), probe, _held: Some(Box::new(held)) }))
 }
 
 /// What lasts as long as the answer: the hold on who gives it, and whoever drives the connection.
@@ -211,12 +214,47 @@ fn switch<H: Hold>(
     headers::strip(&mut head.headers);
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     head.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    Response::from_parts(head, Relayed { body: None, _held: None })
+    Response::from_parts(head, Relayed { body: None, probe: None, _held: None })
+}
+
+/// A line for a client that has closed its sending side, between two lines of a stream of events: one that is gone answers
+/// with a reset.
+struct Probe {
+    wire: Wire,
+    between_lines: bool,
+    input_end: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Probe {
+    /// For an answer that is such a stream, as it is.
+    fn of(answer: &HeaderMap, parts: &Parts) -> Option<Self> {
+        let kind = answer.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        let wire = match kind.split(';').next()?.trim() {
+            "text/event-stream" => Wire::Sse,
+            "application/x-ndjson" => Wire::Ndjson,
+            _ => return None,
+        };
+        let is_bare = !answer.contains_key(header::CONTENT_ENCODING) && !answer.contains_key(header::CONTENT_LENGTH);
+        let input_end = parts.extensions.get::<InputEnd>().cloned().filter(|_| is_bare)?;
+        let input_end = Box::pin(async move { InputEnd::told(Some(&input_end)).await });
+        Some(Probe { wire, between_lines: true, input_end })
+    }
+
+    fn pass(&mut self, frame: &Frame<Bytes>) {
+        if let Some(last) = frame.data_ref().and_then(|bytes| bytes.last()) {
+            self.between_lines = *last == b'\n';
+        }
+    }
+
+    fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
+        self.between_lines && self.input_end.as_mut().poll(cx).is_ready()
+    }
 }
 
 /// An answer's body, and the hold on who gives it.
 pub struct Relayed {
     body: Option<Incoming>,
+    probe: Option<Probe>,
     _held: Option<Box<dyn Any + Send>>,
 }
 
@@ -225,10 +263,18 @@ impl Body for Relayed {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.body {
-            Some(body) => Pin::new(body).poll_frame(cx),
-            None => Poll::Ready(None),
+        let Relayed { body: Some(body), probe, .. } = &mut *self else { return Poll::Ready(None) };
+        let polled = Pin::new(body).poll_frame(cx);
+        let Some(waiting) = probe else { return polled };
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            waiting.pass(frame);
         }
+        if polled.is_pending() && waiting.is_due(cx) {
+            let line = waiting.wire.probe();
+            *probe = None;
+            return Poll::Ready(Some(Ok(Frame::data(line))));
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -77,6 +77,8 @@ pub async fn serve(
         }
         // Whether it ends is between the two ends: who was refused does not wait for long.
         _ if upgrade => (Ways::Answer, Some(deadlines.answer)),
+        // One of ours goes on behind the end of its input, and probes its reader.
+        _ if answer.is_ours() => (Ways::Probed, deadlines.idle),
         _ => (Ways::Answer, deadlines.idle),
     };
     // A task that holds nothing of what came before: most of its life it is idle.

@@ -3,7 +3,10 @@
 //! Between plain sockets an idle pair holds no buffer: what is readable is read into a block that the thread owns, and
 //! only what the other side does not take at once is kept.
 
-use crate::{inbound::Stream, net::Connection};
+use crate::{
+    inbound::{self, ReplyStream, Stream},
+    net::Connection,
+};
 use bytes::Bytes;
 use std::{
     cell::RefCell,
@@ -13,7 +16,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest},
     net::tcp::{ReadHalf, WriteHalf},
     time::timeout,
 };
@@ -34,8 +37,10 @@ thread_local! {
 pub enum Ways {
     /// Both: what was upgraded.
     Both,
-    /// To the client. What it still says is heard by nobody, and its end is the end.
+    /// To the client. What it still says is heard by nobody, and where it ends the answer goes on.
     Answer,
+    /// The same; where the client's input ends, the back end is told, which asks whether the client is there.
+    Probed,
 }
 
 /// Carries bytes until one side ends, or nothing moved for `idle`.
@@ -43,14 +48,20 @@ pub enum Ways {
 /// # Errors
 /// What broke the connection.
 pub async fn run(client: Stream, backend: Connection, ways: Ways, idle: Option<Duration>) -> io::Result<()> {
+    if ways == Ways::Probed {
+        backend.reset_on_drop();
+    }
     match (client.registered()?, backend) {
         (Stream::Plain(mut client), Connection::Plain(mut backend)) => {
             let (moved, client, backend) = (AtomicU64::new(0), client.split(), backend.split());
-            let asking = pin!(carry_plain(client.0, Some(backend.1).filter(|_| ways == Ways::Both), &moved));
-            let answering = pin!(carry_plain(backend.0, Some(client.1), &moved));
+            let asking = pin!(carry_plain(client.0, Some(backend.1).filter(|_| ways != Ways::Answer), ways, &moved));
+            let answering = pin!(carry_plain(backend.0, Some(client.1), Ways::Both, &moved));
             join(ways, idle, &moved, asking, answering).await
         }
         // In a place of its own: it is larger than what plain sockets need.
+        (client, backend) if ways != Ways::Both => {
+            Box::pin(between(ReplyStream::new(client), backend.boxed(), ways, idle)).await
+        }
         (client, backend) => Box::pin(between(client, backend.boxed(), ways, idle)).await,
     }
 }
@@ -67,8 +78,8 @@ pub async fn between(
 ) -> io::Result<()> {
     let (client, backend) = (tokio::io::split(client), tokio::io::split(backend));
     let moved = AtomicU64::new(0);
-    let asking = pin!(carry(client.0, Some(backend.1).filter(|_| ways == Ways::Both), &moved));
-    let answering = pin!(carry(backend.0, Some(client.1), &moved));
+    let asking = pin!(carry(client.0, Some(backend.1).filter(|_| ways != Ways::Answer), ways, &moved));
+    let answering = pin!(carry(backend.0, Some(client.1), Ways::Both, &moved));
     join(ways, idle, &moved, asking, answering).await
 }
 
@@ -87,7 +98,7 @@ async fn join(
         () = silence(idle, moved) => return Ok(()),
     };
     match ways {
-        Ways::Answer => Ok(()),
+        Ways::Answer | Ways::Probed => Ok(()),
         Ways::Both if asked_last => timeout(LAST_WORDS, asking).await.unwrap_or(Ok(())),
         Ways::Both => timeout(LAST_WORDS, answering).await.unwrap_or(Ok(())),
     }
@@ -107,13 +118,19 @@ async fn silence(idle: Option<Duration>, moved: &AtomicU64) {
     }
 }
 
-/// One direction; without a `to` what comes is forgotten.
-async fn carry_plain(from: ReadHalf<'_>, mut to: Option<WriteHalf<'_>>, moved: &AtomicU64) -> io::Result<()> {
+/// One direction; what comes is forgotten unless it goes both ways. Behind the end of what is forgotten only a loss is an
+/// end.
+async fn carry_plain(
+    from: ReadHalf<'_>,
+    mut to: Option<WriteHalf<'_>>,
+    ways: Ways,
+    moved: &AtomicU64,
+) -> io::Result<()> {
     loop {
         from.readable().await?;
         let step = BUFFER.with_borrow_mut(|block| -> io::Result<(usize, Bytes)> {
             let read = from.try_read(block)?;
-            let written = match &to {
+            let written = match to.as_ref().filter(|_| ways == Ways::Both) {
                 None => read,
                 Some(to) => match to.try_write(&block[..read]) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
@@ -134,16 +151,23 @@ async fn carry_plain(from: ReadHalf<'_>, mut to: Option<WriteHalf<'_>>, moved: &
             Err(error) => return Err(error),
         }
     }
-    match &mut to {
-        Some(to) => to.shutdown().await,
-        None => Ok(()),
+    if let Some(to) = &mut to {
+        to.shutdown().await?;
     }
+    if ways == Ways::Both { Ok(()) } else { Err(await_loss(&from).await) }
 }
 
-/// One direction; without a `to` what comes is forgotten.
+/// Resolves once the connection of a client that has closed its sending side is lost.
+async fn await_loss(client: &ReadHalf<'_>) -> io::Error {
+    inbound::ask_peer(client.as_ref());
+    client.ready(Interest::ERROR).await.err().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
+}
+
+/// The same for whatever can be read and written; from a [`ReplyStream`] where only the answer is carried.
 async fn carry(
     mut from: impl AsyncRead + Unpin,
     mut to: Option<impl AsyncWrite + Unpin>,
+    ways: Ways,
     moved: &AtomicU64,
 ) -> io::Result<()> {
     let mut block = vec![0; TLS_BLOCK];
@@ -151,13 +175,15 @@ async fn carry(
         let read = from.read(&mut block).await?;
         moved.fetch_add(read as u64, Ordering::Relaxed);
         match &mut to {
-            Some(to) if read == 0 => return to.shutdown().await,
-            Some(to) => {
+            Some(to) if read == 0 => to.shutdown().await?,
+            Some(to) if ways == Ways::Both => {
                 to.write_all(&block[..read]).await?;
                 to.flush().await?;
             }
-            None if read == 0 => return Ok(()),
-            None => {}
+            Some(_) | None => {}
+        }
+        if read == 0 && ways == Ways::Both {
+            return Ok(());
         }
     }
 }

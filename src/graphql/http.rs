@@ -12,6 +12,7 @@ use super::{
 use crate::{
     audience::{self, Viewer},
     id::Since,
+    inbound::InputEnd,
     log::Gap,
     proto::{
         auth, body, origin, sse,
@@ -313,14 +314,17 @@ fn streaming(site: &Arc<Site>, parts: &Parts, pieces: impl Stream<Item = Bytes> 
     let quiet = site.tasks.tuning().keep_alive;
     let opening = stream::iter([Bytes::from_static(b"retry: 1000\n\n")]);
     let leaves = Box::pin(must_leave(site.clone(), auth::expiry(parts)));
-    let open = (opening.chain(pieces).boxed(), leaves, site.tasks.enter());
-    let frames = stream::unfold(open, move |(mut pieces, mut leaves, counted)| async move {
+    let input_end = parts.extensions.get::<InputEnd>().cloned();
+    let open = (opening.chain(pieces).boxed(), leaves, input_end, site.tasks.enter());
+    let frames = stream::unfold(open, move |(mut pieces, mut leaves, input_end, counted)| async move {
         let piece = tokio::select! {
             piece = pieces.next() => piece?,
             () = tokio::time::sleep(quiet) => Bytes::from_static(b":\n\n"),
+            // A client that is gone, not only silent, answers this with a reset.
+            () = InputEnd::told(input_end.as_ref()) => Wire::Sse.probe(),
             () = &mut leaves => return None,
         };
-        Some((Ok(Frame::data(piece)), (pieces, leaves, counted)))
+        Some((Ok(Frame::data(piece)), (pieces, leaves, input_end, counted)))
     });
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
     let headers = response.headers_mut();

@@ -14,7 +14,14 @@ use super::{
 };
 #[cfg(feature = "script")]
 use crate::graphql;
-use crate::{balance, id::Id, inbound::Stream, link::END_TRAILER, registry, script, site::Site};
+use crate::{
+    balance,
+    id::Id,
+    inbound::{InputEnd, Lookout, Stream},
+    link::END_TRAILER,
+    registry, script,
+    site::Site,
+};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -33,7 +40,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
@@ -66,12 +73,15 @@ pub async fn serve(
     permit: Box<dyn Any + Send>,
 ) -> io::Result<()> {
     let (http2, door) = (stream.is_http2(), Door(stream.local_addr()));
-    let io = TokioIo::new(Rewound { early, stream });
+    let input_end = InputEnd::default();
+    let lookout = (!http2).then(|| (Lookout::default(), input_end.clone()));
+    let io = TokioIo::new(Rewound { early, stream, lookout });
     let permit: Permit = Arc::new(Mutex::new(Some(permit)));
     let (timeout, closing) = (site.rules.handshake_timeout, site.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(connection.peer.ip()));
         request.extensions_mut().insert(door);
+        request.extensions_mut().insert(input_end.clone());
         let (site, permit) = (site.clone(), permit.clone());
         async move { Ok::<_, Infallible>(respond(site, request, permit, connection).await) }
     });
@@ -89,6 +99,8 @@ pub async fn serve(
     }
     let mut server = hyper::server::conn::http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(timeout).max_buf_size(64 << 10);
+    // A client that has closed its sending side still gets its answer.
+    server.half_close(true);
     let connection = server.serve_connection(io, service).with_upgrades();
     tokio::pin!(connection);
     tokio::select! {
@@ -167,7 +179,8 @@ async fn dispatch(
         }
         Owner::Stream(wire, conversation) => {
             let subscription = subscribe::subscribe(&site, &parts, wire, conversation).await?;
-            Ok(open_stream(site.clone(), subscription, upgrade, permit, connection.peer))
+            let input_end = parts.extensions.get().cloned();
+            Ok(open_stream(site.clone(), subscription, input_end, upgrade, permit, connection.peer))
         }
         Owner::Topic => answer_topic(&site, &parts, body).await,
     }
@@ -209,6 +222,7 @@ fn name_host(parts: &mut Parts) {
 fn open_stream(
     site: Arc<Site>,
     subscription: Subscription,
+    input_end: Option<InputEnd>,
     upgrade: hyper::upgrade::OnUpgrade,
     permit: Permit,
     peer: SocketAddr,
@@ -227,7 +241,8 @@ fn open_stream(
         return response.body(empty()).unwrap_or_default();
     }
     debug_assert!(!subscription.wire.is_websocket());
-    let body = Going::On(Box::new(Steps::new(site.tasks.clone(), subscription, Some(peer))));
+    let steps = Steps::new(site.tasks.clone(), subscription, Some(peer)).with_input_end(input_end);
+    let body = Going::On(Box::new(steps));
     let frames = stream::unfold(body, |body| async { body.next().await.map(|(frame, body)| (Ok(frame), body)) });
     response.body(StreamBody::new(frames).boxed_unsync()).unwrap_or_default()
 }
@@ -238,7 +253,7 @@ async fn taken_out(
     permit: &Permit,
 ) -> Option<(Stream, Opened, Box<dyn Any + Send>)> {
     let parts = upgrade.await.ok()?.downcast::<TokioIo<Rewound>>().ok()?;
-    let Rewound { early, stream } = parts.io.into_inner();
+    let Rewound { early, stream, .. } = parts.io.into_inner();
     let permit = permit.lock().unwrap_or_else(|p| p.into_inner()).take().unwrap_or_else(|| Box::new(()));
     let early = [parts.read_buf, early].concat().into();
     Some((stream, Opened { head: Bytes::new(), chunked: false, early }, permit))
@@ -350,12 +365,19 @@ fn preflight(site: &Site, parts: &Parts) -> Response<Body> {
 struct Rewound {
     early: Bytes,
     stream: Stream,
+    /// While an answer is awaited or written, nobody reads: this sees a client that goes meanwhile.
+    lookout: Option<(Lookout, InputEnd)>,
 }
 
 impl AsyncRead for Rewound {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.early.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            if buf.filled().len() == before {
+                self.lookout = None;
+            }
+            return Poll::Ready(Ok(()));
         }
         let n = self.early.len().min(buf.remaining());
         buf.put_slice(&self.early[..n]);
@@ -370,6 +392,13 @@ impl AsyncWrite for Rewound {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The server flushes at each of its turns.
+        let Rewound { stream, lookout, .. } = &mut *self;
+        if let Some((lookout, input_end)) = lookout
+            && let Poll::Ready(error) = lookout.poll_loss(cx, stream, input_end)
+        {
+            return Poll::Ready(Err(error));
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -1,6 +1,6 @@
 //! A connection that is read and written by one task, and what waits for it.
 
-use crate::inbound::Stream;
+use crate::inbound::{InputEnd, Lookout, Stream, poll_read_or_end};
 use bytes::{Buf, Bytes, BytesMut};
 use std::{
     collections::VecDeque,
@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncWrite, AsyncWriteExt, ReadBuf},
     time::timeout,
 };
 
@@ -27,6 +27,8 @@ pub struct Line {
     pub stream: Stream,
     out: VecDeque<Bytes>,
     unflushed: bool,
+    /// Behind the end of an input after which the answer goes on.
+    lookout: Option<Lookout>,
 }
 
 /// What became of the connection.
@@ -40,7 +42,7 @@ pub enum Moved {
 impl Line {
     /// A connection that is to be sent this first.
     pub fn new(stream: Stream, first: Bytes) -> Self {
-        let mut line = Line { stream, out: VecDeque::new(), unflushed: false };
+        let mut line = Line { stream, out: VecDeque::new(), unflushed: false, lookout: None };
         line.send(first);
         line
     }
@@ -68,6 +70,11 @@ impl Line {
         }
     }
 
+    /// From here on there is nothing to read: only the connection's loss is an end.
+    pub fn await_loss(&mut self) {
+        self.lookout = Some(Lookout::behind_end(&self.stream));
+    }
+
     /// Writes what waits, and reads if asked to. Nothing is lost when this is dropped in between.
     ///
     /// # Errors
@@ -91,10 +98,13 @@ impl Line {
             self.unflushed = false;
             return Poll::Ready(Ok(Moved::Flushed));
         }
+        if let Some(lookout) = &mut self.lookout {
+            return lookout.poll_loss(cx, &mut self.stream, &InputEnd::default()).map(Err);
+        }
         let Some(inbound) = inbound else { return Poll::Pending };
         let mut block = [const { MaybeUninit::uninit() }; BLOCK];
         let mut read = ReadBuf::uninit(&mut block);
-        std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+        std::task::ready!(poll_read_or_end(&mut self.stream, cx, &mut read))?;
         inbound.extend_from_slice(read.filled());
         Poll::Ready(Ok(Moved::Read(read.filled().len())))
     }

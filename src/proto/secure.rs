@@ -127,7 +127,8 @@ impl Session {
             match next {
                 Next::Step(Step::Piece(piece)) => self.send(piece),
                 Next::Step(last) => return self.leave(last).await,
-                Next::Moved(Ok(Moved::Read(0))) => return "closed by the peer".into(),
+                Next::Moved(Ok(Moved::Read(0))) if self.wire.is_websocket() => return "closed by the peer".into(),
+                Next::Moved(Ok(Moved::Read(0))) => self.end_input(),
                 Next::Moved(Ok(Moved::Read(_))) => said = self.take_input(),
                 Next::Moved(Ok(Moved::Flushed)) => {}
                 Next::Moved(Err(error)) => return error.to_string(),
@@ -150,6 +151,12 @@ impl Session {
         if !piece.is_empty() {
             self.line.send(if self.chunked { chunked(&piece) } else { piece });
         }
+    }
+
+    /// The peer has closed its sending side, and may read on: one that is gone answers a probe with a reset.
+    fn end_input(&mut self) {
+        self.line.await_loss();
+        self.send(self.wire.probe());
     }
 
     /// What the peer said; how to close, if it or its mistakes ask for that.

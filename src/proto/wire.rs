@@ -185,6 +185,16 @@ impl Wire {
         }
     }
 
+    /// A line that means nothing, between two lines: sent to a reader that has closed its sending side, it makes the
+    /// system of one that is gone answer with a reset. A WebSocket's peer is gone by then.
+    pub fn probe(self) -> Bytes {
+        match self.protocol() {
+            Wire::Sse => Bytes::from_static(b":\n"),
+            Wire::Ndjson => Bytes::from_static(b"\n"),
+            _ => Bytes::new(),
+        }
+    }
+
     /// What a reader hears first: where it stands (LINKS 7), and how soon to come back if the connection breaks.
     pub fn hello(self, last: Option<&Id>) -> Bytes {
         match self.protocol() {

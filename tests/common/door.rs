@@ -11,6 +11,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 use tokio::{
+    io::{AsyncWriteExt, Interest},
     net::{TcpListener, TcpStream},
     runtime::Runtime,
 };
@@ -80,7 +81,32 @@ async fn pass(mut plain: TcpStream, behind: u16) -> std::io::Result<()> {
     plain.set_nodelay(true)?;
     let tcp = TcpStream::connect(("127.0.0.1", behind)).await?;
     tcp.set_nodelay(true)?;
+    // The server hears that a client is lost, though it heard the end of its input before.
+    socket2::SockRef::from(&tcp).set_linger(Some(std::time::Duration::ZERO))?;
     let name = ServerName::try_from("localhost").expect("a name");
-    let mut tls = setting().connector.connect(name, tcp).await?;
-    tokio::io::copy_bidirectional(&mut plain, &mut tls).await.map(drop)
+    let (mut answer, mut request) = tokio::io::split(setting().connector.connect(name, tcp).await?);
+    let (mut from, mut to) = plain.split();
+    let asking = async move {
+        tokio::io::copy(&mut from, &mut request).await?;
+        request.shutdown().await.map(|()| (from, request))
+    };
+    let answering = async move {
+        tokio::io::copy(&mut answer, &mut to).await?;
+        to.shutdown().await.map(|()| (to, answer))
+    };
+    tokio::pin!(asking, answering);
+    tokio::select! {
+        answered = &mut answering => {
+            let _open = answered?;
+            asking.await.map(drop)
+        }
+        asked = &mut asking => {
+            let (from, _open) = asked?;
+            // A client that has closed its sending side reads on, unless its connection is lost.
+            tokio::select! {
+                answered = &mut answering => answered.map(drop),
+                lost = from.ready(Interest::ERROR) => lost.map(drop),
+            }
+        }
+    }
 }

@@ -159,6 +159,8 @@ pub struct Conn {
     /// It has answered a ping.
     pub(super) ponged: bool,
     pub(super) skip: bool,
+    /// It has closed its sending side, and may read on.
+    pub(super) half_closed: bool,
     /// The offset to read on from, unless at the tip.
     pub(super) cursor: u64,
     /// Messages sent; at the tip the lane's count when it would have been zero.
@@ -202,6 +204,7 @@ impl Conn {
             may_publish: reader.may_publish,
             ponged: false,
             skip: reader.skip,
+            half_closed: false,
             cursor: 0,
             mark: 0,
             fell: 0,

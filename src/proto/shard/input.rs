@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     event::Event,
+    inbound,
     link::Signal,
     proto::{
         publish,
@@ -22,7 +23,8 @@ use bytes::Bytes;
 use std::{sync::Arc, time::Instant};
 
 impl Shard {
-    pub(super) fn on_event(&mut self, key: usize, readable: bool, writable: bool) {
+    /// `lost` when the connection is over in both directions.
+    pub(super) fn on_event(&mut self, key: usize, readable: bool, writable: bool, lost: bool) {
         if writable {
             match self.conns.get_mut(key).map(Conn::flush) {
                 Some(Wrote::All) => self.on_flushed(key),
@@ -32,6 +34,23 @@ impl Shard {
         }
         if readable && self.conns.contains(key) {
             self.on_readable(key);
+        }
+        // Reading does not tell it of one whose input had ended before. What a WebSocket's peer said last is heard first.
+        if lost && self.conns.get(key).is_some_and(|conn| !conn.wire.is_websocket()) {
+            self.drop_conn(key, "connection lost");
+        }
+    }
+
+    /// There is nothing more to read. A WebSocket that ends so is gone (RFC 6455 §7.1.1); a reader of an HTTP answer may have
+    /// closed its sending side only, and reads on: one that is gone answers a probe with a reset.
+    fn end_input(&mut self, key: usize) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if conn.wire.is_websocket() {
+            return self.drop_conn(key, "closed by the peer");
+        }
+        if !std::mem::replace(&mut conn.half_closed, true) && conn.place != Place::Leaving {
+            inbound::ask_peer(&conn.socket);
+            self.send(key, Wire::probe);
         }
     }
 
@@ -59,7 +78,7 @@ impl Shard {
             match conn.read(&mut buf) {
                 None => break,
                 Some(Ok(0)) => {
-                    self.drop_conn(key, "closed by the peer");
+                    self.end_input(key);
                     break;
                 }
                 Some(Ok(n)) => {

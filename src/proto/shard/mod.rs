@@ -124,7 +124,13 @@ impl Shard {
     fn turn(&mut self, events: &Events) {
         for event in events {
             if event.token() != INBOX {
-                self.on_event(event.token().0, event.is_readable() || event.is_read_closed(), event.is_writable());
+                let lost = event.is_write_closed() || event.is_error();
+                self.on_event(
+                    event.token().0,
+                    event.is_readable() || event.is_read_closed(),
+                    event.is_writable(),
+                    lost,
+                );
             }
         }
         self.take_commands();

@@ -14,6 +14,7 @@ use super::{shard::Tuning, subscribe::Subscription, wire::Wire};
 use crate::{
     audience::Viewer,
     id::{Id, Since},
+    inbound::InputEnd,
     log::Start,
     matcher::Match,
     pins::PinId,
@@ -149,6 +150,10 @@ pub struct Steps {
     drain: watch::Receiver<Option<Duration>>,
     /// When the drain's goodbye is due.
     leaves: Option<Instant>,
+    /// Tells that the peer has closed its sending side, where somebody else reads the connection.
+    input_end: Option<InputEnd>,
+    /// A probe is to be sent.
+    probes: bool,
     heard: Instant,
     /// It has answered a ping.
     ponged: bool,
@@ -189,6 +194,8 @@ impl Steps {
             ended: false,
             expires,
             leaves: None,
+            input_end: None,
+            probes: false,
             heard: now,
             ponged: false,
             ping_due: now,
@@ -198,6 +205,12 @@ impl Steps {
         steps.drain.mark_changed();
         steps.take_card();
         steps
+    }
+
+    /// Probes the peer once it has closed its sending side.
+    pub fn with_input_end(mut self, input_end: Option<InputEnd>) -> Self {
+        self.input_end = input_end;
+        self
     }
 
     /// The next step, as soon as there is one. While the reader's socket is full (not `clear`) that can only be the
@@ -223,6 +236,7 @@ impl Steps {
         tokio::select! {
             _ = self.changes.changed(), if clear => {}
             _ = self.drain.changed() => self.drain.mark_changed(),
+            () = InputEnd::told(self.input_end.as_ref()), if clear => self.probes = true,
             () = due => {}
         }
     }

@@ -140,6 +140,9 @@ impl Steps {
 
     /// What there is to say when there is nothing to read.
     pub(super) fn say(&mut self, now: Instant) -> Option<Bytes> {
+        if std::mem::take(&mut self.probes) {
+            return Some(self.wire.probe());
+        }
         if self.keep_alive_due().is_some_and(|due| due <= now) {
             // With the position, which may have passed events that a stage or an audience left out (LINKS 7).
             let last = if self.is_reading() { self.standing().1 } else { None };
