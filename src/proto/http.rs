@@ -8,6 +8,7 @@ use super::{
     history, host,
     listen::{self, ConnectionInfo, Opened},
     mqtt, origin, publish,
+    rewound::Rewound,
     route::{self, Owner, Route},
     stream::{Step, Steps},
     subscribe::{self, Peer, Refusal, Subscription},
@@ -22,7 +23,7 @@ use crate::{
     registry, script,
     site::Site,
 };
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -40,13 +41,9 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::{
-    fs::File,
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
-};
+use tokio::{fs::File, io::AsyncReadExt};
 
 type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 /// The connection's slot, handed on when it turns into a stream.
@@ -359,50 +356,4 @@ fn preflight(site: &Site, parts: &Parts) -> Response<Body> {
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     }
     response
-}
-
-/// A connection whose first bytes were taken out and are given back.
-struct Rewound {
-    early: Bytes,
-    stream: Stream,
-    /// While an answer is awaited or written, nobody reads: this sees a client that goes meanwhile.
-    lookout: Option<(Lookout, InputEnd)>,
-}
-
-impl AsyncRead for Rewound {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.early.is_empty() {
-            let before = buf.filled().len();
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-            if buf.filled().len() == before {
-                self.lookout = None;
-            }
-            return Poll::Ready(Ok(()));
-        }
-        let n = self.early.len().min(buf.remaining());
-        buf.put_slice(&self.early[..n]);
-        self.early.advance(n);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Rewound {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The server flushes at each of its turns.
-        let Rewound { stream, lookout, .. } = &mut *self;
-        if let Some((lookout, input_end)) = lookout
-            && let Poll::Ready(error) = lookout.poll_loss(cx, stream, input_end)
-        {
-            return Poll::Ready(Err(error));
-        }
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

@@ -21,6 +21,7 @@ pub mod print;
 pub mod proxied;
 pub mod publish;
 pub mod repeats;
+mod rewound;
 mod route;
 pub mod seat;
 pub mod secure;
