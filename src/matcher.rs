@@ -2,7 +2,10 @@
 //!
 //! Fields are dotted paths into the payload's JSON. A payload that is not JSON, or lacks a field, does not match.
 
-use crate::{event::Event, topic::Stage};
+use crate::{
+    event::{self, Event},
+    topic::Stage,
+};
 use serde_json::{Map, Value};
 
 /// A parsed match: the objects of which one must match.
@@ -37,7 +40,7 @@ impl Match {
         if self.0.is_empty() || self.0.iter().any(Map::is_empty) {
             return !self.0.is_empty();
         }
-        let Ok(value) = serde_json::from_slice::<Value>(payload) else { return false };
+        let Some(value) = event::value_of(payload) else { return false };
         let fits =
             |fields: &Map<String, Value>| fields.iter().all(|(path, wanted)| field(&value, path) == Some(wanted));
         self.0.iter().any(fits)

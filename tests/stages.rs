@@ -59,3 +59,14 @@ fn equal_matches_are_judged_once_per_event_however_many_readers_share_them() {
     drop((sockets, links, streams));
     eventually("no match", || (hub.topic()["matches"] == 0).then_some(()));
 }
+
+#[test]
+fn members_beside_a_deep_value_match_and_can_be_told_apart() {
+    let hub = Wsevent::line("--no-produce").args(["--match", r#"{"k":"a"}"#, "--dedupe", "/n"]).serve();
+    let event = |n: u32| format!(r#"{{"deep":{}{},"n":{n},"k":"a"}}"#, "[".repeat(5000), "]".repeat(5000));
+    let events = [event(1), event(1), event(2)];
+    for event in &events {
+        assert_eq!(raw::post(hub.url(), event).status, 200);
+    }
+    assert_eq!(raw::get(hub.url()).text(), format!("[{},{}]", events[0], events[2]));
+}

@@ -4,9 +4,11 @@
 
 mod batch;
 mod run;
+mod value;
 
 pub use batch::{Batch, FORMS, Seqs};
 pub use run::{Message, Messages, Run, RunBuilder, put_header};
+pub use value::value_of;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};

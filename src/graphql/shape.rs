@@ -1,6 +1,7 @@
 //! From a payload to a GraphQL result: the declared type, the selection, the envelope.
 
 use super::document::Field;
+use crate::event;
 use graphql_parser::schema::{self, Definition, Type, TypeDefinition, TypeExtension, parse_schema};
 use serde_json::{Map, Value, value::RawValue};
 
@@ -65,8 +66,8 @@ impl Shape {
             true if is_text => text(),
             // As it was written: no number loses a digit.
             true => serde_json::from_slice::<&RawValue>(payload).map_or_else(|_| text(), |raw| raw.get().to_owned()),
-            false => serde_json::from_slice::<Value>(payload)
-                .map_or_else(|_| text(), |value| self.project(&value, &self.field.fields, true).to_string()),
+            false => event::value_of(payload)
+                .map_or_else(text, |value| self.project(&value, &self.field.fields, true).to_string()),
         };
         format!(r#"{{"data":{{{key}:{value}}}}}"#)
     }

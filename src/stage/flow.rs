@@ -1,8 +1,11 @@
 //! Stages that thin a stream out: `--sample`, `--throttle`, `--dedupe`. What they let through depends on what came
 //! before, so a topic with one of them numbers its events itself (LINKS 3).
 
-use crate::{event::Event, topic::Stage, units};
-use serde_json::Value;
+use crate::{
+    event::{self, Event},
+    topic::Stage,
+    units,
+};
 use std::{
     collections::{HashSet, VecDeque},
     str::FromStr,
@@ -124,7 +127,7 @@ impl Dedupe {
 
 impl Stage for Dedupe {
     fn apply(&mut self, event: Event, out: &mut Vec<Event>) {
-        let value = serde_json::from_slice::<Value>(&event.payload).ok();
+        let value = event::value_of(&event.payload);
         let value = value.as_ref().and_then(|value| value.pointer(&self.pointer)).map(ToString::to_string);
         if value.is_none_or(|value| self.is_new(value)) {
             out.push(event);

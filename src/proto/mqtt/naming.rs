@@ -9,7 +9,7 @@ use super::{
     write::{put_text, put_user, put_variable, variable_len},
 };
 use crate::{
-    event::{Batch, Event},
+    event::{self, Batch, Event},
     proto::wire::WIRE_SLOTS,
     site::Site,
     topic::Topic,
@@ -106,10 +106,7 @@ fn event_name(payload: &[u8]) -> Option<String> {
         let name = &rest[..memchr::memchr2(b'"', b'\\', rest)?];
         (rest[name.len()] == b'"').then(|| String::from_utf8_lossy(name).into_owned())
     });
-    let parsed = || {
-        let value: serde_json::Value = serde_json::from_slice(payload).ok()?;
-        Some(value.get("event")?.as_str()?.to_owned())
-    };
+    let parsed = || Some(event::value_of(payload)?.get("event")?.as_str()?.to_owned());
     let name = plain.or_else(parsed)?;
     (!name.is_empty() && name.len() < 1024 && !name.contains(['+', '#', '\0'])).then_some(name)
 }

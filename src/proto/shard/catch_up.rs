@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     audience::Seen,
-    event::Batch,
+    event::{self, Batch},
     id::Id,
     link::GoAway,
     log::{Entry, Gap, Item, Lost},
@@ -213,7 +213,7 @@ impl Shard {
             let viewer = self.conns[key].viewer.clone();
             let seen = viewer.of(batch, from);
             for (i, event) in batch.events().skip(from).filter(|(i, _)| seen.has(*i)) {
-                let value = serde_json::from_slice::<serde_json::Value>(&event.payload).ok();
+                let value = event::value_of(&event.payload);
                 let value = value.as_ref().and_then(|value| value.pointer(pointer)).map(ToString::to_string);
                 let superseded = value.and_then(|value| newest.insert(value, events.len()));
                 if let Some(superseded) = superseded {

@@ -3,7 +3,7 @@
 use super::{Place, Step, Steps};
 use crate::{
     audience::{Seen, Viewer},
-    event::Batch,
+    event::{self, Batch},
     id::{Id, Since},
     link::GoAway,
     log::{Entry, Gap, Item, Joined, Lost, Start},
@@ -237,7 +237,7 @@ impl Newest {
             if !seen.has(i) {
                 continue;
             }
-            let value = serde_json::from_slice::<serde_json::Value>(&event.payload).ok();
+            let value = event::value_of(&event.payload);
             let key = value.as_ref().and_then(|value| value.pointer(pointer)).map(ToString::to_string);
             if let Some(superseded) = key.and_then(|key| self.by_key.insert(key, self.events.len())) {
                 self.events[superseded] = None;
