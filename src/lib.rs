@@ -7,7 +7,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | words | [`id`] positions · [`units`] durations and sizes |
+//! | words | [`id`] positions · [`units`] durations and sizes · [`panics`] faults of our own |
 //! | core: no sockets, no flags, no protocol names | [`event`] events, batches · [`pins`] who may hold whom · [`log`] the window · [`recorder`] who keeps it · [`tally`] what became of readers · [`topic`] stages + log · [`topics`] them by path · [`matcher`] field equality · [`wanted`] shared matches · [`audience`] who may see what · [`roll`] who reads now · [`streams`] topics that are named while we run |
 //! | edges | [`link`] what instances say to each other · [`journal`] windows on disk · [`net`], [`tls`], [`sys`] connections · [`stdio`] standard input and output · [`logging`] standard error · [`files`] what may change · [`token`] who may do what · [`stage`] · [`source`] what supplies a topic · [`proto`] how readers are served · [`balance`] back ends behind one URL · [`registry`] services as events · [`graphql`] subscriptions by name · [`script`] streams and routes that scripts name · [`bench`] what measures streams · [`site`] what a process serves |
 //! | meaning | [`cli`] what was typed · [`plan`] what was meant · [`manual`] the page about it |
@@ -35,6 +35,7 @@ pub mod logging;
 pub mod manual;
 pub mod matcher;
 pub mod net;
+pub mod panics;
 pub mod pins;
 pub mod plan;
 pub mod proto;

@@ -23,7 +23,7 @@ use wsevent::{
     logging::{self, LogWriter},
     manual,
     net::{Dialer, redacted},
-    plan,
+    panics, plan,
     proto::admin::fetch::Silence,
     registry::users,
     script,
@@ -63,6 +63,7 @@ fn main() {
         leave(0);
     }
     start_log(&args);
+    panics::watch();
     let open_files = raise_open_files();
     let plan = plan::plan(&args, open_files).unwrap_or_else(|refusal| fail(USAGE, &refusal));
     if args.process.check == Some(true) {

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 /// Modules by layer, lowest first: a module may use its own layer and those before it.
 const LAYERS: [&[&str]; 5] = [
-    &["id", "units"],
+    &["id", "units", "panics"],
     &[
         "event", "pins", "log", "recorder", "tally", "topic", "topics", "matcher", "wanted", "audience", "roll",
         "streams",

@@ -15,6 +15,7 @@ use crate::{
     id::Epoch,
     log::{Limits, Log, Numbering},
     net::Dialer,
+    panics,
     plan::Plan,
     site::Site,
     source::{feed::Feed, place::Marks},
@@ -53,7 +54,7 @@ pub async fn set_up(
     let news = Arc::new(Topic::new(NEWS.into(), log, Vec::new(), "", Policy::Disconnect));
     site.add(news.clone());
     let pool = Arc::new(Pool::new(settings.habits.clone(), members, news));
-    tokio::spawn(names::run(names, changes, pool.clone()));
+    tokio::spawn(panics::vital("the back ends' names", names::run(names, changes, pool.clone())));
     let list = match (&settings.file, settings.members.first()) {
         (Some(file), Some(first)) => Some(Members::follow(file, first.clone(), listed)?),
         _ => None,
@@ -85,7 +86,7 @@ pub fn start_following(running: &Running, dialer: &Dialer) -> Option<watch::Rece
     let follower = running.site.balancer.as_ref()?.follower.clone()?;
     let url = &running.plan.balance.as_ref()?.service.as_ref()?.registry;
     let (answered, first) = watch::channel(false);
-    tokio::spawn(follower.run(running.upstream(0, url, dialer), answered));
+    tokio::spawn(panics::vital("the registry's follower", follower.run(running.upstream(0, url, dialer), answered)));
     Some(first)
 }
 
@@ -102,6 +103,6 @@ pub fn start_reading(running: &Running, dialer: &Dialer) -> Option<watch::Receiv
     let reading =
         Reading { balancer, site: site.clone(), upstream: running.upstream(0, url, dialer), feed, ended: false };
     let (connected, first) = watch::channel(false);
-    tokio::spawn(reading.run(connected));
+    tokio::spawn(panics::vital("the balanced stream", reading.run(connected)));
     Some(first)
 }

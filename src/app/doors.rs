@@ -2,7 +2,7 @@
 
 use super::StartError;
 use crate::{
-    files,
+    files, panics,
     plan::{MqttDoor, Plan, ServePlan},
     proto::{
         admin::rates,
@@ -50,7 +50,7 @@ pub async fn open_all(
         }
     }
     if !urls.is_empty() {
-        tokio::spawn(rates::run(site.clone()));
+        tokio::spawn(panics::vital("the rates", rates::run(site.clone())));
     }
     Ok(listening)
 }
@@ -106,7 +106,8 @@ struct Door {
 impl Door {
     fn open(self, site: &Arc<Site>, stop: &watch::Receiver<bool>, tongue: Tongue, into: &mut JoinSet<()>) {
         for listener in self.listeners {
-            into.spawn(listen::run(site.clone(), listener, stop.clone(), self.succession, tongue));
+            let accepting = listen::run(site.clone(), listener, stop.clone(), self.succession, tongue);
+            into.spawn(panics::vital("a listener", accepting));
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     cli::StageArg,
     files::{self, Check, Watched},
     matcher::{Match, MatchStage},
+    panics,
     plan::Plan,
     proto::{mqtt::Mqtt, print, shard::Shards},
     script::stage::ScriptStage,
@@ -121,9 +122,9 @@ pub async fn run(
     }
     // What scripts name takes the place of what is there.
     scripting::set_up(&mut site, &plan, script_stages, &mut watched)?;
-    tokio::spawn(files::watch(watched, reload));
+    tokio::spawn(panics::vital("the files that may change", files::watch(watched, reload)));
     let site = Arc::new(site);
-    tokio::spawn(site.clone().keep_house());
+    tokio::spawn(panics::vital("what forgets", site.clone().keep_house()));
 
     let (stop, stopped) = watch::channel(false);
     // Goes on during a drain, so that readiness can be asked then, too.

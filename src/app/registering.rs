@@ -4,6 +4,7 @@ use super::StartError;
 use crate::{
     files::{Check, Watched},
     net::Dialer,
+    panics,
     plan::Plan,
     recorder::Notes,
     registry::{Registry, Settings, access::Access, users::Users},
@@ -29,7 +30,7 @@ pub fn set_up(
     let tls = tls::client_config(plan.consuming.ca.as_deref(), None)?;
     let dialer = Dialer { tls, timeout: settings.proxy.connect_timeout, at: None };
     let registry = Arc::new(Registry::new(settings.clone(), topic.clone(), access, kept, dialer));
-    tokio::spawn(registry.clone().run());
+    tokio::spawn(panics::vital("the registry's clock", registry.clone().run()));
     site.registry = Some(registry);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The broker that a plan tells everything.
 
 use super::{Running, StartError};
-use crate::{net::Dialer, plan::Plan, proto::mqtt::publisher::Publisher, site::Site, tls, topic::Topic};
+use crate::{net::Dialer, panics, plan::Plan, proto::mqtt::publisher::Publisher, site::Site, tls, topic::Topic};
 use std::sync::Arc;
 
 /// Puts the publisher into the site, if there is to be one.
@@ -20,7 +20,7 @@ impl Running<'_> {
     /// Lets it run.
     pub(super) fn start_telling(&self) {
         if let Some(publisher) = &self.site.mqtt.publisher {
-            tokio::spawn(publisher.clone().run(self.site.clone()));
+            tokio::spawn(panics::vital("an MQTT publisher", publisher.clone().run(self.site.clone())));
         }
     }
 }

@@ -27,6 +27,7 @@ mod upload;
 
 use crate::{
     net::{Connection, Dialer},
+    panics,
     proto::{
         proxied,
         subscribe::{Peer, Refusal, query_pairs, wanted_wire},
@@ -149,7 +150,8 @@ impl Balancer {
         let mode = watch::Sender::new(settings.mode);
         if let Some(checks) = settings.checks.clone() {
             let preface = if settings.proxied { proxied::header(None) } else { Vec::new() };
-            tokio::spawn(health::run(pool.clone(), checks, dialer.clone(), preface));
+            let checking = health::run(pool.clone(), checks, dialer.clone(), preface);
+            tokio::spawn(panics::vital("the health checks", checking));
         }
         Balancer { pool, follower, settings, dialer, path, mode, relayed: Arc::new(()) }
     }

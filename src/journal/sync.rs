@@ -2,6 +2,7 @@
 
 use super::{outage, segment::Ordinal};
 use crate::{
+    panics,
     recorder::{Vitals, Work},
     units,
 };
@@ -83,7 +84,9 @@ impl Syncer {
         let syncer =
             Arc::new(Syncer { due: Mutex::default(), failed: Mutex::default(), has_failed: AtomicBool::new(false) });
         let owned = Arc::downgrade(&syncer);
-        thread::Builder::new().name("journal".into()).spawn(move || run(&owned, every, &dir, &vitals))?;
+        let syncing = move || panics::contain(|| run(&owned, every, &dir, &vitals));
+        let vital = move || syncing().unwrap_or_else(|| panics::give_up("the journal's syncing"));
+        thread::Builder::new().name("journal".into()).spawn(vital)?;
         Ok(syncer)
     }
 

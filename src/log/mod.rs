@@ -16,6 +16,7 @@ pub use words::{Entry, Gap, Item, Joined, Limits, Lost, News, Numbering, Part, R
 
 use crate::{
     id::{Epoch, Id, Seq, Since},
+    panics,
     pins::Pins,
     recorder::{AppendError, Note, Record, Recorded, Recorder, Restored, Vitals},
 };
@@ -79,7 +80,8 @@ impl Log {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        // Half an entry must not reach anybody.
+        self.state.lock().unwrap_or_else(|_| panics::give_up("the log"))
     }
 
     // --- keeping ---------------------------------------------------------------------------------------------------
@@ -120,7 +122,7 @@ impl Log {
 
     fn turn(&self) -> Turn<'_> {
         let kept = self.kept.get()?;
-        Some(kept.recorder.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+        Some(kept.recorder.lock().unwrap_or_else(|_| panics::give_up("the journal")))
     }
 
     /// Hands over what is about to be appended. Readers go on meanwhile; nothing else is appended, for it is our turn.

@@ -23,11 +23,13 @@ use crate::{
     balance::{Balancer, relay},
     files::Watched,
     inbound::Stream,
+    panics,
     site::Site,
     sys,
     tls::Identity,
 };
 use bytes::Bytes;
+use futures_util::FutureExt;
 use hyper::{StatusCode, Version, http::request::Parts};
 use std::{any::Any, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
@@ -94,7 +96,8 @@ pub async fn run(
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot listen"),
     };
-    let let_in = |(stream, peer)| let_in(&site, stream, peer, endpoint, &refusals);
+    // A handshake is begun by who accepts: a panic in it ends that connection only.
+    let let_in = |(stream, peer)| panics::contain_future(let_in(&site, stream, peer, endpoint, &refusals)).map(drop);
     let mut seat = Seat::default();
     let mut stopped = pin!(stop.wait_for(|stop| *stop));
     loop {

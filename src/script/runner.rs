@@ -4,6 +4,7 @@ use super::{
     fault::{Fault, Host, Limits, Source},
     vm::Vm,
 };
+use crate::panics;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering::Relaxed},
@@ -69,7 +70,12 @@ impl Runner {
         if self.vm.is_none() {
             self.begin_anew();
         }
-        let result = self.vm.as_ref().ok_or(Fault::Gone).and_then(|vm| vm.call(entry, argument));
+        let called = panics::contain(|| self.vm.as_ref().ok_or(Fault::Gone).and_then(|vm| vm.call(entry, argument)));
+        let result = called.unwrap_or_else(|| {
+            // Not even its end is safe.
+            std::mem::forget(self.vm.take());
+            Err(Fault::Gone)
+        });
         self.figures.count(&result);
         if matches!(result, Err(Fault::TimedOut(_) | Fault::OutOfMemory(_)))
             && self.vm.as_ref().is_some_and(Vm::is_spent)

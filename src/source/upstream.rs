@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     net::{self, Dialer, redacted},
+    panics,
     units::printable,
 };
 use rand::RngExt;
@@ -176,11 +177,14 @@ pub async fn run(upstream: Upstream, mut feed: Feed, connected: watch::Sender<bo
 /// One connection, from its request to its end; `on_open` is called when a stream was answered.
 pub async fn consume(upstream: &Upstream, feed: &mut Feed, on_open: &mut (dyn FnMut() + Send)) -> Failure {
     let websocket = matches!(upstream.url.scheme(), "ws" | "wss");
-    let ended = if websocket {
-        ws::consume(upstream, feed, on_open).await
-    } else {
-        http::consume(upstream, feed, on_open).await
-    };
+    let consumed = panics::contain_future(async {
+        if websocket {
+            ws::consume(upstream, feed, on_open).await
+        } else {
+            http::consume(upstream, feed, on_open).await
+        }
+    });
+    let ended = consumed.await.unwrap_or_else(|| Err(Failure::lost(&"a fault of this program")));
     ended.err().unwrap_or(Failure::Ended)
 }
 

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     logging,
     net::redacted,
+    panics,
     proto::shard::Hop,
     recorder::Vitals,
     script::runner::Figures,
@@ -71,6 +72,7 @@ fn process(site: &Site, all: &mut Families) {
     all.gauge("build_info", "What runs here").put(build, 1);
     all.add(MetricType::Gauge, Some(Unit::Seconds), "start_time", "When the process began, in Unix time")
         .put(Vec::new(), site.inside.started.1 / 1000);
+    all.counter("panics", "Faults of this program that ended what they happened in").put(Vec::new(), panics::count());
     all.gauge(
         "ready",
         "Whether all listeners are bound, every upstream has connected once, and every journal can be written",

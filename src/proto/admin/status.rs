@@ -6,7 +6,7 @@ use super::{
     feeds, topics,
 };
 use crate::{
-    logging,
+    logging, panics,
     proto::subscribe::Refusal,
     script::{fault::Limits, runner::Figures},
     site::Site,
@@ -60,6 +60,7 @@ async fn own(site: &Site, collected: Option<&Collected>) -> Value {
         "started": inside.started.1,
         "uptime": rounded(inside.started.0.elapsed().as_secs_f64()),
         "ready": site.is_ready(),
+        "panics": panics::count(),
         "connections": site.connections(),
         "max_connections": site.rules.max_connections,
         "log": { "dropped_lines": logging::dropped_lines() },

@@ -1,7 +1,7 @@
 //! How others reach a shard: what they ask of its thread, and what they may do in the thread's place.
 
 use super::{FEW, Hop, INBOX, Shard, Tuning, conn::Reader};
-use crate::log::News;
+use crate::{log::News, panics};
 use mio::{Events, Poll, Waker};
 use std::{
     io,
@@ -167,8 +167,12 @@ fn run(mut poll: Poll, shard: &Mutex<Shard>) {
             tracing::error!(%error, "poll");
             return;
         }
-        let mut shard = shard.lock().unwrap_or_else(|p| p.into_inner());
-        shard.turn(&events);
-        timeout = shard.timeout();
+        // What a panic left, here or in who stood in, is nothing to deliver from.
+        let turn = || {
+            let mut shard = shard.lock().ok()?;
+            shard.turn(&events);
+            Some(shard.timeout())
+        };
+        timeout = panics::contain(turn).flatten().unwrap_or_else(|| panics::give_up("the fan-out"));
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     event::Event,
     inbound,
     link::Signal,
+    panics,
     proto::{
         publish,
         wire::{Farewell, Wire},
@@ -103,22 +104,8 @@ impl Shard {
         let kept = conn.more.as_mut().and_then(|more| more.inbound.take());
         let mut inbound = kept.unwrap_or_else(|| Assembler::new(true, max).inflating(conn.wire.inflater()));
         inbound.buf.extend_from_slice(bytes);
-        let (mut events, mut closing) = (Vec::new(), None);
-        let fault = loop {
-            match inbound.next() {
-                Ok(None) => break None,
-                Ok(Some(Got::Message { text, payload })) => match self.take_message(key, text, payload) {
-                    Ok(event) => events.extend(event),
-                    Err(fault) => break Some(fault),
-                },
-                Ok(Some(Got::Ping(payload))) => self.on_ping(key, &payload),
-                Ok(Some(Got::Pong(payload))) => self.on_pong(key, &payload),
-                Ok(Some(Got::Close(code, _))) => {
-                    closing = Some(code);
-                    break None;
-                }
-                Err(fault) => break Some(fault),
-            }
+        let Some((events, fault, closing)) = panics::contain(|| self.hear(key, &mut inbound)) else {
+            return self.drop_conn(key, "a fault of this program");
         };
         // What was said before a close, or before a fault, counts.
         self.publish(key, events);
@@ -131,6 +118,24 @@ impl Shard {
                 {
                     conn.more().inbound = Some(inbound);
                 }
+            }
+        }
+    }
+
+    /// Takes apart what it said: what is to be published, what is wrong with it, and with which code it closes.
+    fn hear(&mut self, key: usize, inbound: &mut Assembler) -> (Vec<Event>, Option<frame::Fault>, Option<u16>) {
+        let mut events = Vec::new();
+        loop {
+            match inbound.next() {
+                Ok(None) => return (events, None, None),
+                Ok(Some(Got::Message { text, payload })) => match self.take_message(key, text, payload) {
+                    Ok(event) => events.extend(event),
+                    Err(fault) => return (events, Some(fault), None),
+                },
+                Ok(Some(Got::Ping(payload))) => self.on_ping(key, &payload),
+                Ok(Some(Got::Pong(payload))) => self.on_pong(key, &payload),
+                Ok(Some(Got::Close(code, _))) => return (events, None, Some(code)),
+                Err(fault) => return (events, Some(fault), None),
             }
         }
     }
