@@ -28,6 +28,7 @@ use wsevent::{
     registry::users,
     script,
     source::exec,
+    stage::jq,
     stdio, tls,
     token::Keys,
     trace::{self, Trace},
@@ -71,7 +72,11 @@ fn main() {
         print(plan.to_string());
         leave(0);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if plan.runs_programs() {
+        runtime.thread_stack_size(jq::STACK);
+    }
+    let runtime = runtime.enable_all().build();
     let runtime = runtime.unwrap_or_else(|error| fail(FAILED, &format!("start the runtime: {error}")));
     let (ask, shutdown) = watch::channel(false);
     let (code, signalled) = runtime.block_on(async {

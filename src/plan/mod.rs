@@ -288,6 +288,12 @@ impl Plan {
         !self.scripts.is_empty() || self.stages.iter().any(|stage| matches!(stage, StageArg::Script(_)))
     }
 
+    /// Whether jq programs run, which take a large stack.
+    pub fn runs_programs(&self) -> bool {
+        let is_program = |stage: &StageArg| matches!(stage, StageArg::Filter(_) | StageArg::Map(_));
+        self.stages.iter().any(is_program) || self.print.as_ref().is_some_and(|print| print.until.is_some())
+    }
+
     /// Whether what is supplied here is read at a path of its own.
     pub fn has_topic(&self) -> bool {
         let named = self.serve.as_ref().is_none_or(|serve| serve.topic);

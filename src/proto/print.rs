@@ -5,7 +5,7 @@ use crate::{
     id::Id,
     log::{Entry, Item},
     source::{cursor::CursorFile, place::Trail},
-    stage::jq::Program,
+    stage::jq::{Program, Until},
     stdio,
     topic::Topic,
 };
@@ -67,6 +67,7 @@ pub enum Ended {
 /// Prints the topic from its beginning. Everything printed is acknowledged behind the flush (LINKS 19, 27).
 pub async fn run(topic: Arc<Topic>, print: Print, mut cursor_file: Option<CursorFile>, trail: Arc<Trail>) -> Ended {
     let until = print.until.as_deref().and_then(|program| Program::compile(program).ok());
+    let mut until = until.map(Until::new);
     let mut left = print.count.unwrap_or(u64::MAX);
     let mut changes = topic.log.watch();
     let mut pin = None;
@@ -93,7 +94,7 @@ pub async fn run(topic: Arc<Topic>, print: Print, mut cursor_file: Option<Cursor
         }
         let mut page = Page { out: BytesMut::new(), last: None, end: cursor, left, stop: false, matched: false };
         for item in &items {
-            page.put(item, cursor, print.output, until.as_ref());
+            page.put(item, cursor, print.output, until.as_mut());
         }
         if let Err(error) = stdio::print_aside(page.out).await {
             return if error.kind() == io::ErrorKind::BrokenPipe {
@@ -135,7 +136,7 @@ struct Page {
 }
 
 impl Page {
-    fn put(&mut self, item: &Item, cursor: u64, output: Output, until: Option<&Program>) {
+    fn put(&mut self, item: &Item, cursor: u64, output: Output, mut until: Option<&mut Until>) {
         if self.left == 0 || self.stop {
             return;
         }
@@ -175,7 +176,7 @@ impl Page {
             }
             self.left -= 1;
             (self.last, self.end) = (Some(batch.id(i)), item.offset + i as u64 + 1);
-            self.matched = until.is_some_and(|until| until.matches(&event.payload).unwrap_or(false));
+            self.matched = until.as_mut().is_some_and(|until| until.is_reached(&event.payload));
             self.stop = self.matched;
         }
     }
