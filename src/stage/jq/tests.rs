@@ -134,6 +134,32 @@ fn loops_and_recursion_within_bounds_are_what_they_were() {
     }
 }
 
+/// Numbers of which three are each less than the next, in a circle: integers are compared as they are, one with a decimal
+/// point is rounded.
+fn numbers_in_a_circle() -> String {
+    let numbers = [
+        "9007199254740993",
+        "9007199254740992.0",
+        "9007199254740991",
+        "9007199254740992",
+        "9007199254740994",
+        "9007199254740993.0",
+    ];
+    let mut dice = 1_usize;
+    let picked = (0..60).map(|_| {
+        dice = (dice * 1_103_515_245 + 12_345) % (1 << 31);
+        numbers[(dice >> 16) % numbers.len()]
+    });
+    format!("[{}]", picked.collect::<Vec<_>>().join(","))
+}
+
+#[test]
+fn numbers_that_no_order_fits_are_an_error_of_that_event() {
+    let payloads = [&numbers_in_a_circle(), "[2,1]"];
+    assert_eq!(through(Map::new(compile("sort")), &payloads), ["[1,2]"]);
+    assert_eq!(error("sort", payloads[0]), "the jq library panicked");
+}
+
 #[test]
 fn a_panic_of_the_library_is_an_error_of_that_event() {
     let program = compile(r#"[match("(?:(b)|(a))*").string]"#);
