@@ -40,7 +40,7 @@ impl Topics {
     pub fn add(&self, topic: Arc<Topic>) {
         let mut listed = self.write();
         listed.arrivals.push((topic.clone(), topic.log.end()));
-        listed.by_path.insert(comparable(&topic.path).into_owned(), topic);
+        listed.by_path.insert(spelled(&topic.path), topic);
         let arrived = listed.arrivals.len();
         drop(listed);
         self.arrived.send_modify(|known| *known = arrived.max(*known));
@@ -48,7 +48,7 @@ impl Topics {
 
     /// Serves a topic that was added before at another path as well, or again.
     pub fn add_at(&self, path: &str, topic: Arc<Topic>) {
-        self.write().by_path.insert(comparable(path).into_owned(), topic);
+        self.write().by_path.insert(spelled(path), topic);
     }
 
     /// Changes when a topic was added.
@@ -63,19 +63,19 @@ impl Topics {
 
     /// Nothing is at this path any more.
     pub fn remove(&self, path: &str) {
-        self.write().by_path.remove(&*comparable(path));
+        self.write().by_path.remove(&spelled(path));
     }
 
-    /// The topic at this path, however either of them is escaped.
+    /// The topic at exactly this path, however its letters beyond ASCII are escaped.
     pub fn get(&self, path: &str) -> Option<Arc<Topic>> {
         let topics = &self.read().by_path;
-        topics.get(path).or_else(|| topics.get(&*comparable(path))).cloned()
+        topics.get(path).or_else(|| topics.get(&spelled(path))).cloned()
     }
 
     /// Every topic once, by its own path.
     pub fn all(&self) -> Vec<Arc<Topic>> {
         let topics = &self.read().by_path;
-        let is_own = |(path, topic): &(&String, &Arc<Topic>)| **path == comparable(&topic.path);
+        let is_own = |(path, topic): &(&String, &Arc<Topic>)| **path == spelled(&topic.path);
         let mut topics: Vec<_> = topics.iter().filter(is_own).map(|(_, topic)| topic.clone()).collect();
         topics.sort_by(|a, b| a.path.cmp(&b.path));
         topics
