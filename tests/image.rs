@@ -282,7 +282,7 @@ const EVENTS: &str = "one\ntwo\nthree\n";
 impl Site {
     fn new() -> Self {
         let authority = Authority::new();
-        let producer = Wsevent::line("--produce - --keep-open").input(EVENTS).serve();
+        let producer = Wsevent::line("--produce - --keep-open --allow-host upstream.test").input(EVENTS).serve();
         let nginx = Nginx::serve(&authority.issue(Kind::Good), producer.port());
         Site { authority, nginx, _producer: producer }
     }
