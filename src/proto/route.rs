@@ -38,7 +38,8 @@ pub enum Owner<'a> {
     Admin,
     /// A script's handler.
     Script,
-    /// GraphQL operations.
+    /// GraphQL operations. Only scripts name subscriptions.
+    #[cfg_attr(not(feature = "script"), allow(dead_code))]
     Graphql(&'a Arc<Subscriptions>),
     /// A back end of the balancer.
     Balancer(&'a Arc<Balancer>),
