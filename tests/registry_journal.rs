@@ -88,7 +88,8 @@ fn follow(port: u16, seen: &Seen, stop: &AtomicBool) {
             thread::sleep(Duration::from_millis(5));
             continue;
         };
-        let request = format!("GET /events?since={last} HTTP/1.0\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n");
+        let request =
+            format!("GET /events?since={last} HTTP/1.0\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n");
         let asked = stream.set_read_timeout(Some(Duration::from_millis(500)));
         if asked.and_then(|()| stream.write_all(request.as_bytes())).is_err() {
             continue;

@@ -61,7 +61,7 @@ impl Answer {
         Some(all.saturating_sub(self.rest.len() as u64))
     }
 
-    /// Whether an instance of ours gives it, which goes on behind the end of its input.
+    /// Tells whether an instance of wsevent gives the answer; such a one goes on behind the end of its input.
     pub fn is_ours(&self) -> bool {
         self.fields.contains_key(VERSION_HEADER)
     }

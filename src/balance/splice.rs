@@ -39,7 +39,7 @@ pub enum Ways {
     Both,
     /// To the client. What it still says is heard by nobody, and where it ends the answer goes on.
     Answer,
-    /// The same; where the client's input ends, the back end is told, which asks whether the client is there.
+    /// Relays the answer; where the client's input ends, the back end is told, which asks whether the client is there.
     Probed,
 }
 

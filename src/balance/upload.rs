@@ -44,7 +44,7 @@ impl UploadProgress {
         self.pieces.load(Ordering::Relaxed)
     }
 
-    /// Whether the back end has taken everything so far and the client owes the rest.
+    /// Tells whether the back end has taken everything so far and the client owes the rest.
     pub fn awaits_client(&self) -> bool {
         self.awaits_client.load(Ordering::Relaxed)
     }
@@ -73,7 +73,7 @@ pub struct Upload {
     ahead: VecDeque<Frame<Bytes>>,
     /// `None` once it was read to its end.
     rest: Option<Incoming>,
-    /// Whether its length was known from the start.
+    /// Tells whether the length was known from the start.
     exact: bool,
     progress: Arc<UploadProgress>,
 }
