@@ -42,7 +42,7 @@ use tokio::{
 };
 use tracing::error;
 
-/// How long a consumer waits at the end of a stream until its upstream has heard that it has everything, and for a standard
+/// Time that a consumer waits at the end of a stream until its upstream has heard that it has everything, and for a standard
 /// output that takes nothing.
 const LAST_WORD: Duration = Duration::from_secs(2);
 

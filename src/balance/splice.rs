@@ -163,7 +163,7 @@ async fn await_loss(client: &ReadHalf<'_>) -> io::Error {
     client.ready(Interest::ERROR).await.err().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
 }
 
-/// The same for whatever can be read and written; from a [`ReplyStream`] where only the answer is carried.
+/// Relays between whatever can be read and written; from a [`ReplyStream`] where only the answer is carried.
 async fn carry(
     mut from: impl AsyncRead + Unpin,
     mut to: Option<impl AsyncWrite + Unpin>,

@@ -1,6 +1,6 @@
 //! A disk that takes nothing: what is said about it, and how the journal finds out that it works again (LINKS 4).
 //!
-//! What cannot be written is refused, so that nobody sees what a restart would lose. What a failed sync left behind is
+//! An append that cannot be written is refused, so that nobody sees what a restart would lose. What a failed sync left behind is
 //! in doubt: the kernel gives up what it could not write and may call the next sync of the same file a success. So such
 //! a file is never synced again: what it should hold is written to a new one, which takes its place.
 
@@ -22,11 +22,11 @@ use std::{
 
 /// Between two attempts.
 const RETRY: Duration = Duration::from_secs(1);
-/// So many bytes must fit on the disk before anything is taken again, so that it does not end at once.
+/// Bytes that must fit on the disk before anything is taken again, so that it does not end at once.
 const HEADROOM: usize = 64 << 10;
 /// A file that shows whether they fit.
 const PROBE: &str = "probe";
-/// What ends the name of a file that is to take the place of a segment.
+/// Ending of the name of a file that is to take the place of a segment.
 pub const ANEW: &str = ".segment.anew";
 
 /// See the module's text.
@@ -42,7 +42,7 @@ fn refusal(error: &io::Error) -> AppendError {
 }
 
 impl Journal {
-    /// Whether something may be written; during an outage that is tried every now and then.
+    /// Tells whether something may be written; during an outage that is tried every now and then.
     ///
     /// # Errors
     /// Why not.
